@@ -112,6 +112,8 @@ class Message:
         ret, envid: RFC 3461 RET and ENVID (decoded), or empty.
         attempts: attempts that were begun; a hold is not an attempt.
         crashes: how often the process died while an attempt of this message was open.
+        bound_node, bound_until: after an uncertain outcome only this node may be tried before that time (epoch
+            seconds), because another node would make a second copy certain; empty and 0 otherwise.
     """
 
     id: str
@@ -130,6 +132,8 @@ class Message:
     facts: Facts = field(default_factory=Facts)
     attempts: int = 0
     crashes: int = 0
+    bound_node: str = ""
+    bound_until: float = 0.0
 
     @property
     def pending(self) -> tuple[Recipient, ...]:

@@ -39,6 +39,12 @@ class Submission:
     """One finished transaction, content complete and canonical (every line ends CRLF, dots unstuffed, no NUL).
 
     `content.body` is a `BodyFile` in the listener's temporary folder when large.
+
+    Attributes:
+        eight_bit: an octet above 0x7f was seen anywhere in the content.
+        long_lines: a line longer than 998 octets was seen.
+        smtputf8: the client asked for SMTPUTF8 on MAIL.
+        ret, envid: RFC 3461, decoded; empty when absent.
     """
 
     bridge: Bridge
@@ -46,7 +52,8 @@ class Submission:
     sender: str
     recipients: tuple[Recipient, ...]
     content: Content
-    eight_bit_mime: bool = False
+    eight_bit: bool = False
+    long_lines: bool = False
     smtputf8: bool = False
     ret: str = ""
     envid: str = ""
