@@ -1,0 +1,425 @@
+"""One SQLite file, one writer thread, many writes for one fsync.
+
+Whoever wants to write hands over an *operation*: a function of the connection. The writer takes every operation that
+waits, runs them in one transaction, and only after COMMIT has returned tells all of them. Groups form by themselves
+while the last commit runs: a single waiter never waits for company, and under load the cost of the fsync is shared.
+
+Rules:
+
+- An operation may run more than once, and only its last run counts: when one of a group raises, the transaction is
+  rolled back and the group runs again with each operation in a savepoint of its own, so that only the culprit fails.
+- A result is delivered after the commit, whether or not somebody still waits for it; cancelling the waiter never
+  undoes work.
+- A failed fsync is reported by the kernel once and the pages are marked clean, so nothing that the file says later
+  can be believed. The first I/O error latches the store: every later call raises `StoreFailed`, and closing does not
+  checkpoint.
+- A full disk is not a fault of the file: the group gets `StoreFull` and the next one is tried afresh.
+
+Several processes may share one file; `BEGIN IMMEDIATE` takes turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from relay.errors import RelayError
+
+T = TypeVar("T")
+
+MAX_OPS = 256
+"""Operations in one transaction: at ~15 us each a full group keeps a newcomer waiting about 4 ms."""
+
+MAX_BYTES = 8 * 2**20
+"""Octets in one transaction: about what a plain disk writes in the time of one fsync."""
+
+CHECKPOINT_BYTES = 16 * 2**20
+"""Write-ahead log size at which it is folded back. Queued mail is short-lived: the longer the log, the more of its
+pages were freed and overwritten by then and never reach the database file; re-reading 16 MB after a crash is 20 ms."""
+
+OP_BYTES = 2048
+"""What one operation adds to the log beside its payload, on average: its share of table and index pages."""
+
+Committer = Callable[[Callable[[], None]], None]
+"""Called instead of COMMIT with the function that does it: the place where tests log, delay or fail commits."""
+
+
+class StoreFull(RelayError):
+    """No room on the disk; nothing of this group was kept. Worth trying again later."""
+
+
+class StoreBusy(RelayError):
+    """Another process held the file for longer than the busy timeout; nothing was kept. Worth trying again."""
+
+
+class StoreFailed(RelayError):
+    """The file cannot be trusted any more (I/O error, damage), or the store is closed. Whether the last group was
+    kept cannot be known."""
+
+
+_Item = tuple[Callable[[sqlite3.Connection], Any], int, "asyncio.Future[Any]", Callable[[Any], None] | None]
+_Told = list[tuple[_Item, Any, Exception | None]]
+
+
+class GroupCommit:
+    """The writer of one SQLite file, for one event loop.
+
+    Args:
+        path: the database; created with mode 0600 (its log and index inherit that).
+        migrate: brings the schema up to date, inside one transaction; what it raises comes out of `start`.
+        synchronous: FULL is needed for a promise that outlives a power cut; NORMAL and OFF for what may be lost.
+        busy_timeout_s: how long another process may hold the file.
+        page_size: octets; only counts for a new file.
+        committer: stands in for COMMIT in tests.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        migrate: Callable[[sqlite3.Connection], None],
+        synchronous: Literal["FULL", "NORMAL", "OFF"] = "FULL",
+        busy_timeout_s: float = 5.0,
+        max_ops: int = MAX_OPS,
+        max_bytes: int = MAX_BYTES,
+        checkpoint_bytes: int = CHECKPOINT_BYTES,
+        page_size: int = 4096,
+        committer: Committer | None = None,
+    ) -> None:
+        self._path = path
+        self._migrate = migrate
+        self._synchronous = synchronous
+        self._busy_timeout_s = busy_timeout_s
+        self._max_ops = max_ops
+        self._max_bytes = max_bytes
+        self._checkpoint_bytes = checkpoint_bytes
+        self._page_size = page_size
+        self._committer = committer or _commit_now
+        self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._failure = "not started"
+        self._thread: threading.Thread | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix=f"{path.name}-read")
+        self._log_bytes = 0
+
+    @property
+    def failure(self) -> str:
+        """Why nothing can be written any more, or empty. No I/O: hot path."""
+        return self._failure
+
+    async def start(self) -> None:
+        """Open the file, bring the schema up to date, start the writer.
+
+        Raises:
+            StoreFull, StoreBusy, StoreFailed: as the file answers.
+            Exception: whatever `migrate` raised; the file is as it was.
+        """
+        self._loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = self._loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        thread = threading.Thread(target=self._write, args=(ready,), name=f"{self._path.name}-write", daemon=True)
+        thread.start()
+        try:
+            await ready
+            self._reader = await self._loop.run_in_executor(self._readers, self._open_reader)
+        except BaseException:
+            self._waiting.put(None)
+            await self._ended
+            self._readers.shutdown(wait=False)
+            raise
+        self._thread = thread
+        self._failure = ""
+
+    async def run(
+        self, op: Callable[[sqlite3.Connection], T], *, size: int = 0, after: Callable[[T], None] | None = None
+    ) -> T:
+        """Run `op` in the next transaction; its result once that is durable.
+
+        Args:
+            op: runs in the writer thread, perhaps more than once; it may raise, and must not commit.
+            size: octets it is about to write, so that groups stay bounded.
+            after: called on the event loop with the result once durable, before the waiter goes on, and also when
+                the waiter was cancelled. Must not raise.
+
+        Raises:
+            StoreFull, StoreBusy, StoreFailed: nothing was kept, or for the last it cannot be known.
+            Exception: what `op` raised; nothing of it was kept.
+        """
+        if self._failure:
+            raise StoreFailed(self._failure)
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._waiting.put((op, size, future, after))
+        return await future
+
+    async def read(self, op: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `op` on a read-only connection in another thread; sees everything committed so far."""
+        if self._reader is None:
+            raise StoreFailed(self._failure)
+        return await self._loop.run_in_executor(self._readers, _read, self._reader, op)
+
+    async def close(self) -> None:
+        """Commit what waits, then close the file. Safe to call twice."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._failure = self._failure or "closed"
+        self._waiting.put(None)
+        await self._ended
+        thread.join()
+        self._readers.shutdown(wait=True)
+
+    # The writer thread
+
+    def _write(self, ready: asyncio.Future[None]) -> None:
+        try:
+            connection = self._open()
+        except Exception as error:
+            self._tell(_fail, ready, _translate(error) or error)
+            self._waiting.get()
+            self._tell(self._ended.set_result, None)
+            return
+        self._tell(ready.set_result, None)
+        group = self._take()
+        while group:
+            self._tell(_deliver, self._commit(connection, group))
+            self._fold_log(connection, len(group))
+            group = self._take()
+        self._close_files(connection)
+        self._tell(self._ended.set_result, None)
+
+    def _tell(self, callback: Callable[..., object], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has gone: nobody is left to be told
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    def _take(self) -> list[_Item]:
+        """Everything that waits, within the bounds; waits for the first. Empty: the store is to be closed."""
+        waiting = self._waiting
+        item = waiting.get()
+        group: list[_Item] = []
+        size = 0
+        while item is not None:
+            group.append(item)
+            size += item[1]
+            if size >= self._max_bytes or len(group) >= self._max_ops or waiting.empty():
+                break
+            item = waiting.get()
+        if item is None and group:
+            waiting.put(None)
+        self._log_bytes += size
+        return group
+
+    def _commit(self, connection: sqlite3.Connection, group: list[_Item]) -> _Told:
+        if self._failure and self._failure != "closed":
+            return [(item, None, StoreFailed(self._failure)) for item in group]
+        try:
+            try:
+                self._begin(connection)
+                told: _Told = [(item, item[0](connection), None) for item in group]
+            except Exception as error:
+                if _translate(error) is not None:
+                    raise
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                self._begin(connection)
+                told = [_run_apart(connection, item) for item in group]
+            self._committer(partial(_execute_commit, connection))
+        except Exception as error:
+            fault = _translate(error) or StoreFailed(f"{self._path.name}: {error}")
+            if isinstance(fault, StoreFailed):
+                self._failure = str(fault)
+            with contextlib.suppress(sqlite3.Error):
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+            # An exception each: one object raised in many tasks would gather all their tracebacks.
+            return [(item, None, _another(fault)) for item in group]
+        return told
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """BEGIN IMMEDIATE, waiting for other processes. SQLite's own back-off sleeps up to 100 ms between looks,
+        many times longer than anybody holds the file; ours stays near the length of a commit."""
+        give_up = None
+        pause_s = 0.0002
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_BUSY:
+                    raise
+                now = time.monotonic()
+                give_up = give_up or now + self._busy_timeout_s
+                if now >= give_up:
+                    raise
+                time.sleep(pause_s)
+                pause_s = min(pause_s * 1.5, 0.005)
+            else:
+                return
+
+    def _fold_log(self, connection: sqlite3.Connection, operations: int) -> None:
+        """Checkpoint when the log has grown enough; after the group was told, so that nobody waits for it."""
+        self._log_bytes += operations * OP_BYTES
+        if self._log_bytes < self._checkpoint_bytes or self._failure not in ("", "closed"):
+            return
+        self._log_bytes = 0
+        try:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            fault = _translate(error)
+            if isinstance(fault, StoreFailed):
+                self._failure = str(fault)
+
+    def _open(self) -> sqlite3.Connection:
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        connection = sqlite3.connect(
+            self._path,
+            isolation_level=None,
+            timeout=self._busy_timeout_s,
+            cached_statements=512,
+            check_same_thread=False,
+        )
+        try:
+            connection.execute(f"PRAGMA page_size={self._page_size:d}")
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA synchronous={self._synchronous}")
+            # Debian builds SQLite to overwrite what is deleted, which would log every removed body once more.
+            connection.execute("PRAGMA secure_delete=OFF")
+            connection.execute("PRAGMA temp_store=MEMORY")
+            connection.execute("PRAGMA cache_size=-16384")
+            # Ours runs first (`_fold_log`); this one is the net below it.
+            connection.execute(f"PRAGMA wal_autocheckpoint={8 * self._checkpoint_bytes // self._page_size:d}")
+            connection.execute(f"PRAGMA journal_size_limit={4 * self._checkpoint_bytes:d}")
+            self._begin(connection)
+            try:
+                self._migrate(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            connection.execute("PRAGMA busy_timeout=0")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _open_reader(self) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"{self._path.absolute().as_uri()}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            timeout=self._busy_timeout_s,
+            check_same_thread=False,
+        )
+
+    def _close_files(self, writer: sqlite3.Connection) -> None:
+        """The last to close checkpoints. A latched store must not: the read-only one goes last and cannot."""
+        reader, self._reader = self._reader, None
+        order = [writer, reader] if self._failure not in ("", "closed") else [reader, writer]
+        for connection in order:
+            if connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+
+
+def _execute_commit(connection: sqlite3.Connection) -> None:
+    connection.execute("COMMIT")
+
+
+def _commit_now(commit: Callable[[], None]) -> None:
+    commit()
+
+
+def _another(fault: RelayError) -> RelayError:
+    twin = type(fault)(*fault.args)
+    twin.__cause__ = fault.__cause__
+    return twin
+
+
+def _run_apart(connection: sqlite3.Connection, item: _Item) -> tuple[_Item, Any, Exception | None]:
+    connection.execute("SAVEPOINT one")
+    try:
+        result = item[0](connection)
+    except Exception as error:
+        if _translate(error) is not None:
+            raise
+        connection.execute("ROLLBACK TO one")
+        connection.execute("RELEASE one")
+        return item, None, error
+    connection.execute("RELEASE one")
+    return item, result, None
+
+
+def _deliver(told: _Told) -> None:
+    for (_, _, future, after), result, error in told:
+        if error is None:
+            if after is not None:
+                after(result)
+            if not future.done():
+                future.set_result(result)
+        elif not future.done():
+            future.set_exception(error)
+
+
+def _fail(future: asyncio.Future[None], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _read(connection: sqlite3.Connection, op: Callable[[sqlite3.Connection], T]) -> T:
+    try:
+        return op(connection)
+    except Exception as error:
+        fault = _translate(error)
+        if fault is None:
+            raise
+        raise fault from error
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code; the extended part only says which call of the file system it was."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+_BROKEN = {
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_AUTH,
+}
+
+
+def _translate(error: Exception) -> RelayError | None:
+    """What an error says about the file; None when it is an operation's own affair."""
+    fault: RelayError
+    match error:
+        case StoreFull() | StoreBusy() | StoreFailed():
+            return error
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            fault = StoreFull(f"no space: {error}")
+        case OSError():
+            fault = StoreFailed(str(error))
+        case sqlite3.Error() if _code(error) == sqlite3.SQLITE_FULL:
+            fault = StoreFull(f"no space: {error}")
+        case sqlite3.Error() if _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            fault = StoreBusy(str(error))
+        case sqlite3.Error() if _code(error) in _BROKEN:
+            fault = StoreFailed(str(error))
+        case _:
+            return None
+    fault.__cause__ = error
+    return fault
