@@ -49,7 +49,7 @@ class Options(BaseModel):
     """Base of every configured model: frozen, unknown keys refused, input never shown in errors (it may be secret)."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, populate_by_name=True
+        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
     )
 
 
