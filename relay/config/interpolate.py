@@ -1,0 +1,165 @@
+"""`${NAME}`, `${NAME:-default}`, `${file:/path}` and `$$` in scalar values of a parsed tree.
+
+Replacement happens once, after parsing: what comes in is never read as YAML and never searched for `${` again, so a
+value can hold any text without changing the structure. A `$` before anything but `{` and `$` stands for itself, so that
+password hashes need no escapes. Messages name the variable or file and the place, never the content.
+
+Files are read through a callable, the environment is an argument: the rest is pure.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from relay.config.faults import Fault, Notice, did_you_mean, key_path
+from relay.config.yaml12 import Node, Scalar, scalars
+from relay.fields import Interpolated
+
+SECRET_FILE_OCTETS = 64 * 1024
+"""Room for a private key with its chain; whatever is larger was not meant to be a value."""
+
+_PART = re.compile(r"\$\$|\$\{([^}]*)(\}?)")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class SecretFile:
+    """`text` without its last line end; `exposed`: others on this machine may read the file."""
+
+    text: str
+    exposed: bool
+
+
+class Unreadable(Exception):
+    """A file cannot be used as a value; the text says why and holds none of it."""
+
+
+ReadSecret = Callable[[Path], SecretFile]
+
+
+def read_secret(path: Path) -> SecretFile:
+    """Content of a file as a value.
+
+    Raises:
+        Unreadable: missing, not a regular file, too large, empty or not UTF-8 text.
+    """
+    try:
+        # O_NONBLOCK: opening a FIFO that nobody writes to must not stop the start.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as fault:
+        raise Unreadable(_reason(fault)) from None
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise Unreadable("is a directory" if stat.S_ISDIR(status.st_mode) else "is not a regular file")
+        try:
+            data = file.read(SECRET_FILE_OCTETS + 1)
+        except OSError as fault:
+            raise Unreadable(_reason(fault)) from None
+    if len(data) > SECRET_FILE_OCTETS:
+        raise Unreadable(f"is larger than {SECRET_FILE_OCTETS} octets")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Unreadable("is not UTF-8 text") from None
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise Unreadable("is empty")
+    return SecretFile(text, bool(status.st_mode & stat.S_IROTH))
+
+
+def _reason(fault: OSError) -> str:
+    match fault.errno:
+        case errno.ENOENT:
+            return "does not exist"
+        case errno.EACCES | errno.EPERM:
+            return "is not readable by this user"
+        case errno.EISDIR:
+            return "is a directory"
+        case _:
+            return f"cannot be read ({os.strerror(fault.errno or 0)})"
+
+
+class Interpolation:
+    """Replaces in place; collects faults, warnings and the files that were read."""
+
+    def __init__(self, environment: Mapping[str, str], base: Path, read: ReadSecret = read_secret) -> None:
+        """`base`: folder that relative paths in `${file:…}` start from."""
+        self.faults: list[Fault] = []
+        self.warnings: list[Notice] = []
+        self.files: list[Path] = []
+        self._environment = environment
+        self._base = base
+        self._read = read
+
+    def apply(self, root: Node) -> None:
+        """Replace in every scalar of the tree."""
+        for path, scalar in scalars(root):
+            if isinstance(scalar.value, str) and "$" in scalar.value:
+                self._apply_to(scalar, key_path(path))
+
+    def _apply_to(self, scalar: Scalar, key: str) -> None:
+        origins: list[str] = []
+        failed = False
+
+        def replace(match: re.Match[str]) -> str:
+            nonlocal failed
+            if match[0] == "$$":
+                return "$"
+            value, origin, fault = self._value(match[1], closed=bool(match[2]), scalar=scalar, key=key)
+            origins.append(origin)
+            if fault is not None:
+                failed = True
+                self.faults.append(fault)
+            return value
+
+        assert isinstance(scalar.value, str)
+        text = _PART.sub(replace, scalar.value)
+        scalar.value = Interpolated(text) if origins else text
+        scalar.origin = " and ".join(dict.fromkeys(origins))
+        scalar.failed = failed
+
+    def _value(self, inside: str, *, closed: bool, scalar: Scalar, key: str) -> tuple[str, str, Fault | None]:
+        """Text, what to call its source, and what is wrong with it."""
+
+        def fault(what: str, hint: str = "") -> tuple[str, str, Fault]:
+            return "", "${…}", Fault(scalar.place, key, what, hint)
+
+        if not closed:
+            return fault("`${` without `}`", "write $$ for a dollar sign")
+        if "${" in inside:
+            return fault("`${…}` inside `${…}` is not supported", "give a plain default")
+        if inside.startswith("file:"):
+            return self._file_value(inside.removeprefix("file:"), scalar, key)
+        name, has_default, default = inside.partition(":-")
+        if not _NAME.fullmatch(name):
+            return fault("not a reference", "write ${NAME}, ${NAME:-default} or ${file:/path}; $$ for a dollar sign")
+        value = self._environment.get(name, "")
+        if not value and not has_default:
+            # Empty counts as unset (B245): an orchestrator sets what it has no value for to nothing.
+            state = "is empty" if name in self._environment else "is not set"
+            hint = did_you_mean(name, self._environment) or f"set it, or give a default: ${{{name}:-…}}"
+            return "", f"${{{name}}}", Fault(scalar.place, key, f"environment variable {name} {state}", hint)
+        return value or default, f"${{{name}}}", None
+
+    def _file_value(self, text: str, scalar: Scalar, key: str) -> tuple[str, str, Fault | None]:
+        origin = f"${{file:{text}}}"
+        if not text or "\0" in text:
+            return "", origin, Fault(scalar.place, key, "no file named", "write ${file:/run/secrets/name}")
+        path = self._base / text
+        try:
+            secret = self._read(path)
+        except Unreadable as fault:
+            return "", origin, Fault(scalar.place, key, f"file {text} {fault}")
+        if path not in self.files:
+            self.files.append(path)
+            if secret.exposed:
+                what = f"file {text} can be read by every user of this machine"
+                self.warnings.append(Notice(scalar.place, key, what, f"chmod o-r {text}"))
+        return secret.text, origin, None
