@@ -52,13 +52,17 @@ class CapBlock:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """`granted` recipients may go through candidate number `index` now. `blocks`: caps that ruled out earlier ones."""
+    """`granted` recipients may go through candidate number `index` now. `blocks`: caps that ruled out earlier ones.
+
+    `windows`: the windows it was counted in, for `refund`.
+    """
 
     index: int
     key: str
     granted: int
     at: float
     blocks: tuple[CapBlock, ...] = ()
+    windows: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
