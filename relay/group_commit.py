@@ -32,7 +32,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from relay.errors import RelayError
 
@@ -68,7 +68,21 @@ class StoreFailed(RelayError):
     kept cannot be known."""
 
 
-_Item = tuple[Callable[[sqlite3.Connection], Any], int, "asyncio.Future[Any]", Callable[[Any], None] | None]
+Batch = Callable[[sqlite3.Connection, list[Any]], list[Any]]
+"""An operation that does the work of many callers at once: one result for each item, in order; an exception among the
+results is raised to its caller alone."""
+
+_ALONE = object()
+
+
+class _Item(NamedTuple):
+    op: Callable[..., Any]
+    payload: Any  # what `op` is given in a list with others', or _ALONE
+    size: int
+    future: asyncio.Future[Any]
+    after: Callable[[Any], None] | None
+
+
 _Told = list[tuple[_Item, Any, Exception | None]]
 
 
@@ -159,8 +173,23 @@ class GroupCommit:
         if self._failure:
             raise StoreFailed(self._failure)
         future: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.put((op, size, future, after))
+        self._waiting.put(_Item(op, _ALONE, size, future, after))
         return await future
+
+    def join(
+        self, batch: Batch, payload: Any, *, size: int = 0, after: Callable[[Any], None] | None = None
+    ) -> asyncio.Future[Any]:
+        """Have `payload` done by `batch` in the next transaction, together with those of other callers.
+
+        Neighbours that name the same `batch` object are handed to it as one list, so that one statement can serve
+        many callers: each statement costs the writer a turn at the interpreter lock, which a busy event loop is slow
+        to give. Otherwise as `run`; the future may be cancelled without harm.
+        """
+        if self._failure:
+            raise StoreFailed(self._failure)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.put(_Item(batch, payload, size, future, after))
+        return future
 
     async def read(self, op: Callable[[sqlite3.Connection], T]) -> T:
         """Run `op` on a read-only connection in another thread; sees everything committed so far."""
@@ -210,7 +239,7 @@ class GroupCommit:
         size = 0
         while item is not None:
             group.append(item)
-            size += item[1]
+            size += item.size
             if size >= self._max_bytes or len(group) >= self._max_ops or waiting.empty():
                 break
             item = waiting.get()
@@ -225,7 +254,7 @@ class GroupCommit:
         try:
             try:
                 self._begin(connection)
-                told: _Told = [(item, item[0](connection), None) for item in group]
+                told = _run_together(connection, group)
             except Exception as error:
                 if _translate(error) is not None:
                     raise
@@ -346,10 +375,32 @@ def _another(fault: RelayError) -> RelayError:
     return twin
 
 
+def _run_together(connection: sqlite3.Connection, group: list[_Item]) -> _Told:
+    told: _Told = []
+    position = 0
+    while position < len(group):
+        item = group[position]
+        if item.payload is _ALONE:
+            told.append((item, item.op(connection), None))
+            position += 1
+            continue
+        end = position + 1
+        while end < len(group) and group[end].op is item.op:
+            end += 1
+        part = group[position:end]
+        results = item.op(connection, [each.payload for each in part])
+        told += [
+            (each, None, result) if isinstance(result, Exception) else (each, result, None)
+            for each, result in zip(part, results, strict=True)
+        ]
+        position = end
+    return told
+
+
 def _run_apart(connection: sqlite3.Connection, item: _Item) -> tuple[_Item, Any, Exception | None]:
     connection.execute("SAVEPOINT one")
     try:
-        result = item[0](connection)
+        told = _run_together(connection, [item])[0]
     except Exception as error:
         if _translate(error) is not None:
             raise
@@ -357,11 +408,11 @@ def _run_apart(connection: sqlite3.Connection, item: _Item) -> tuple[_Item, Any,
         connection.execute("RELEASE one")
         return item, None, error
     connection.execute("RELEASE one")
-    return item, result, None
+    return told
 
 
 def _deliver(told: _Told) -> None:
-    for (_, _, future, after), result, error in told:
+    for (_, _, _, future, after), result, error in told:
         if error is None:
             if after is not None:
                 after(result)
