@@ -167,24 +167,30 @@ class Ledger:
         last = (self._first + len(self._counts) - 1 + self._span) * self._width if self._counts else -math.inf
         return max(last, self._paced_until)
 
-    def dump(self) -> tuple[int, array[int], float, float]:
-        """First slot, counts by slot, pacing: numbers only. The array is the ledger's own: copy it at once."""
-        return self._first, self._counts, self._paced_at, self._paced_until
+    def dump(self) -> tuple[int, array[int], int, float, float]:
+        """First slot, counts by slot, their sum, pacing: numbers only, a list of which any store can keep. The array
+        is the ledger's own: copy it at once."""
+        return self._first, self._counts, self.used, self._paced_at, self._paced_until
 
     @classmethod
-    def load(cls, window_s: float, first: int, counts: Iterable[int], paced_at: float, paced_until: float) -> Ledger:
+    def load(
+        cls, window_s: float, first: int, counts: Iterable[int], used: int, paced_at: float, paced_until: float
+    ) -> Ledger:
         """The ledger that was dumped.
+
+        Args:
+            used: the sum of the counts; adding up a full day takes longer than all else that is done to a ledger.
 
         Raises:
             ValueError: no ledger of this window looks like this.
         """
         ledger = cls(window_s)
-        kept = counts if isinstance(counts, array) and counts.typecode == "I" else array("I", counts)
-        if len(kept) > ledger._span or (kept and not kept[0]):
+        kept = counts if isinstance(counts, array) else array("I", counts)
+        if len(kept) > ledger._span or (kept and not kept[0]) or bool(kept) != (used > 0):
             raise ValueError("counts do not fit the window")
         if math.isnan(paced_at) or math.isnan(paced_until):
             raise ValueError("pacing is not a time")
-        ledger._first, ledger._counts, ledger.used = first, kept, sum(kept)
+        ledger._first, ledger._counts, ledger.used = first, kept, used
         ledger._paced_at, ledger._paced_until = paced_at, paced_until
         return ledger
 
@@ -220,12 +226,21 @@ class Book:
         changed: it differs from what was loaded and must be kept.
     """
 
-    __slots__ = ("_ledgers", "changed", "latest")
+    __slots__ = ("_ledgers", "_sealed_at", "changed", "latest")
 
     def __init__(self, ledgers: Iterable[Ledger] = (), latest: float = -math.inf) -> None:
         self._ledgers = {ledger.window_s: ledger for ledger in ledgers}
+        self._sealed_at: float | None = None
         self.latest = latest
         self.changed = False
+
+    @classmethod
+    def sealed(cls, now: float) -> Book:
+        """Stands in for a book that was lost: every cap counts as used up at `now`."""
+        book = cls(latest=now)
+        book._sealed_at = now
+        book.changed = True
+        return book
 
     def arrive(self, now: float) -> float:
         """The time at which a caller whose clock says `now` is taken to come; never before earlier takers."""
@@ -243,6 +258,8 @@ class Book:
         ledger = self._ledgers.get(window_s)
         if ledger is None:
             ledger = self._ledgers[window_s] = Ledger(window_s)
+            if self._sealed_at is not None:
+                ledger.take(MAX_COUNT, MAX_COUNT, self._sealed_at)
         return ledger
 
     def room(self, caps: Iterable[Cap], cost: int, now: float) -> int:

@@ -248,7 +248,7 @@ def _failed(health: NodeHealth, now: float, error: str, policy: HealthPolicy) ->
 
 
 def _checked(health: NodeHealth, now: float, policy: HealthPolicy) -> NodeHealth:
-    """Was tested now and stays out. Times ahead of what the policy can have set are from before a clock was set back."""
+    """Was tested now and stays out. Times beyond what the policy can have set are from before a clock was set back."""
     give_up_at = min(health.give_up_at, now + policy.recheck_for_s)
     next_check = now + policy.recheck_every_s if now < give_up_at else 0.0
     return replace(health, since=min(health.since, now), next_check=next_check, give_up_at=give_up_at)
