@@ -40,8 +40,10 @@ class Mailboxes(NamedTuple):
     grouped: bool = False
 
 
-class _Token(NamedTuple):
-    kind: str  # blank, quoted, literal, atom, or the special character itself
+class Token(NamedTuple):
+    """`kind`: `blank` (comments too), `quoted`, `literal`, `atom`, or the special character itself."""
+
+    kind: str
     text: bytes
 
 
@@ -57,7 +59,7 @@ def parse_mailboxes(value: bytes) -> Mailboxes | None:
     if common := _COMMON.fullmatch(value):
         address = _address(common[1] or common[2])
         return Mailboxes((address,)) if address else None
-    tokens = _tokens(value)
+    tokens = tokens_of(value)
     return None if tokens is None else _mailboxes(tokens)
 
 
@@ -66,9 +68,9 @@ def domain_of(address: str) -> str:
     return address.rpartition("@")[2].lower() if "@" in address else ""
 
 
-def _tokens(value: bytes) -> list[_Token] | None:
-    """Lexical tokens; a comment is a blank. None when something is no token at all."""
-    tokens: list[_Token] = []
+def tokens_of(value: bytes) -> list[Token] | None:
+    """Lexical tokens of an unfolded value. None when something is no token at all."""
+    tokens: list[Token] = []
     at = 0
     while at < len(value):
         match = _TOKEN.match(value, at)
@@ -79,10 +81,10 @@ def _tokens(value: bytes) -> list[_Token] | None:
             end = _comment_end(value, at)
             if end < 0:
                 return None
-            tokens.append(_Token("blank", b" "))
+            tokens.append(Token("blank", value[at:end]))
             at = end
             continue
-        tokens.append(_Token(match[0].decode("ascii") if kind == "special" else kind, match[0]))
+        tokens.append(Token(match[0].decode("ascii") if kind == "special" else kind, match[0]))
         at = match.end()
     return tokens
 
@@ -105,11 +107,11 @@ def _comment_end(value: bytes, start: int) -> int:
     return -1
 
 
-def _mailboxes(tokens: list[_Token]) -> Mailboxes | None:
+def _mailboxes(tokens: list[Token]) -> Mailboxes | None:
     addresses: list[str] = []
     in_group = grouped = False
-    item: list[_Token] = []
-    for token in [*tokens, _Token("end", b"")]:
+    item: list[Token] = []
+    for token in [*tokens, Token("end", b"")]:
         if token.kind == ":":
             name = [t.kind for t in item if t.kind != "blank"]
             if in_group or not name or not set(name) <= {"atom", "quoted"}:
@@ -132,7 +134,7 @@ def _mailboxes(tokens: list[_Token]) -> Mailboxes | None:
     return Mailboxes(tuple(addresses), grouped)
 
 
-def _mailbox(item: list[_Token]) -> str:
+def _mailbox(item: list[Token]) -> str:
     """The address of one mailbox, or empty when it is not exactly one."""
     kinds = [t.kind for t in item]
     if "<" not in kinds:
@@ -152,7 +154,7 @@ def _mailbox(item: list[_Token]) -> str:
     return address
 
 
-def _addr_spec(tokens: list[_Token]) -> str:
+def _addr_spec(tokens: list[Token]) -> str:
     """`local@domain` out of tokens with blanks around it only."""
     start, end = 0, len(tokens)
     while start < end and tokens[start].kind == "blank":
