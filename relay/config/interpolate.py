@@ -53,7 +53,7 @@ def read_secret(path: Path) -> SecretFile:
         # O_NONBLOCK: opening a FIFO that nobody writes to must not stop the start.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as fault:
-        raise Unreadable(_reason(fault)) from None
+        raise Unreadable(reason(fault)) from None
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
@@ -61,7 +61,7 @@ def read_secret(path: Path) -> SecretFile:
         try:
             data = file.read(SECRET_FILE_OCTETS + 1)
         except OSError as fault:
-            raise Unreadable(_reason(fault)) from None
+            raise Unreadable(reason(fault)) from None
     if len(data) > SECRET_FILE_OCTETS:
         raise Unreadable(f"is larger than {SECRET_FILE_OCTETS} octets")
     try:
@@ -74,7 +74,7 @@ def read_secret(path: Path) -> SecretFile:
     return SecretFile(text, bool(status.st_mode & stat.S_IROTH))
 
 
-def _reason(fault: OSError) -> str:
+def reason(fault: OSError) -> str:
     match fault.errno:
         case errno.ENOENT:
             return "does not exist"

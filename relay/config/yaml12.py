@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from relay.config.faults import Fault, InvalidConfig, Place
+from relay.config.faults import Fault, Place
 
 MAX_OCTETS = 1024 * 1024
 """Size of one file, and of what aliases may add to it. 5,000 bridges take half of it; more go in several files."""
@@ -122,12 +122,11 @@ def decode(data: bytes, file: str) -> str:
     return text
 
 
-def parse(data: bytes, file: str) -> Node:
-    """The tree of a file.
+def parse(data: bytes, file: str) -> tuple[Node, list[Fault]]:
+    """The tree of a file, and faults that can be listed together (duplicate keys, odd numbers, tags).
 
     Raises:
         YamlFault: the text is no tree within the limits.
-        InvalidConfig: it is one, but with faults that can be listed together (duplicate keys, odd numbers, tags).
     """
     text = decode(data, file)
     builder = _Builder(file)
@@ -142,9 +141,7 @@ def parse(data: bytes, file: str) -> Node:
         raise YamlFault(Place(file), f"not YAML: {type(fault).__name__}") from None
     if builder.root is None:
         raise YamlFault(Place(file), "empty", "`relay init` writes a configuration to start from")
-    if builder.faults:
-        raise InvalidConfig(builder.faults)
-    return builder.root
+    return builder.root, builder.faults
 
 
 def _place_at(before: str, file: str) -> Place:
@@ -212,14 +209,13 @@ class _Builder:
     def _scalar(self, event: yaml.ScalarEvent) -> None:
         place = self._place(event)
         text: str = event.value
-        self._refuse_tag(event, place)
-        value: Value = text
+        node = Scalar(place, text, failed=self._has_tag(event, place))
         if event.implicit[0] and not event.style:
             try:
-                value = resolve(text, place)
+                node.value = resolve(text, place)
             except YamlFault as fault:
-                self._add_fault(fault.fault)
-        node = Scalar(place, value)
+                self.faults.append(fault.fault)
+                node.failed = True
         if event.anchor is not None:
             self._anchors[event.anchor] = (node, len(text) + 1, 0)
         self._attach(node, len(text) + 1, 0)
@@ -227,7 +223,7 @@ class _Builder:
     def _begin(self, event: yaml.CollectionStartEvent, node: Sequence | Mapping) -> None:
         if len(self._open) >= MAX_DEPTH:
             raise YamlFault(node.place, f"nested deeper than {MAX_DEPTH}")
-        self._refuse_tag(event, node.place)
+        self._has_tag(event, node.place)
         if event.anchor is not None:
             self._anchors.pop(event.anchor, None)
         self._open.append(_Open(node, event.anchor))
@@ -276,23 +272,22 @@ class _Builder:
     def _key(self, node: Node, mapping: Mapping, place: Place) -> str | None:
         """The key, or None when it cannot be used and its value is dropped."""
         if not isinstance(node, Scalar) or not isinstance(node.value, str):
-            self._add_fault(Fault(place, "", "a key must be text", "quote it"))
+            self.faults.append(Fault(place, "", "a key must be text", "quote it"))
             return None
         if node.value == "<<":
-            self._add_fault(Fault(place, "", "merge keys (<<) are not part of YAML 1.2", "write the keys out"))
+            self.faults.append(Fault(place, "", "merge keys (<<) are not part of YAML 1.2", "write the keys out"))
             return None
         if node.value in mapping.keys:
             first = mapping.keys[node.value]
-            self._add_fault(Fault(place, node.value, "key given twice", f"first at line {first.line}"))
+            self.faults.append(Fault(place, node.value, "key given twice", f"first at line {first.line}"))
             return None
         return node.value
 
-    def _refuse_tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, place: Place) -> None:
-        if event.tag is not None:
-            self._add_fault(Fault(place, "", "tags (! and !!) are refused", "remove it; types come from the schema"))
-
-    def _add_fault(self, fault: Fault) -> None:
-        self.faults.append(fault)
+    def _has_tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, place: Place) -> bool:
+        if event.tag is None:
+            return False
+        self.faults.append(Fault(place, "", "tags (! and !!) are refused", "remove it; types come from the schema"))
+        return True
 
 
 def to_data(node: Node) -> object:

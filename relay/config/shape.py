@@ -1,0 +1,216 @@
+"""Plain data → `Config`, with every fault of shape told in the operator's terms, at its place.
+
+When items are faulty the rest is still validated without them, so that faults between items (a bridge that names no
+pool) come out in the same run. No message holds a value, only keys and what was expected: a password may have slipped
+into any line.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from relay.config.faults import Fault, Place, did_you_mean, key_path
+from relay.config.models import Config
+from relay.config.places import Path, find
+from relay.config.schema import known_keys
+from relay.config.yaml12 import Mapping, Node, Scalar, to_data
+from relay.upstreams import KINDS
+
+_YES_NO = {"yes", "no", "on", "off", "y", "n"}
+
+
+@dataclass(slots=True)
+class Shaped:
+    """Outcome of validation.
+
+    Attributes:
+        config: the whole configuration when there are no faults; with faults, what is left without the faulty items,
+            fit for cross checks alone; None when nothing sensible is left.
+        kept: path of a list → indexes of the items in `config`.
+        dropped: paths that are not in `config`.
+    """
+
+    config: Config | None
+    faults: list[Fault]
+    kept: dict[Path, list[int]] = field(default_factory=dict)
+    dropped: set[Path] = field(default_factory=set)
+
+
+def shape(root: Mapping) -> Shaped:
+    """Validate a joined tree."""
+    data: dict[str, Any] = to_data(root)  # type: ignore[assignment]
+    failed = _failed_paths(root)
+    faults: list[Fault] = []
+    dropped = {_unit(path) for path in failed}
+    try:
+        config = Config.model_validate(data)
+        if not failed:
+            return Shaped(config, [])
+    except ValidationError as fault:
+        for error in fault.errors(include_url=False, include_input=False):
+            path = _tree_path(error["loc"])
+            spot = find(root, path)
+            dropped.add(_unit(spot.path or path[:1]))
+            if not (isinstance(spot.node, Scalar) and spot.node.failed):
+                faults.append(_describe(error, path, root, data))
+    left, kept = _without(data, dropped)
+    left["version"] = 1
+    try:
+        return Shaped(Config.model_validate(left), faults, kept, dropped)
+    except ValidationError:
+        return Shaped(None, faults, kept, dropped)
+
+
+def _failed_paths(root: Node) -> list[Path]:
+    """Scalars whose fault was reported before; an alias repeats them, so every path counts."""
+    paths: list[Path] = []
+    stack: list[tuple[Path, Node]] = [((), root)]
+    while stack:
+        path, node = stack.pop()
+        if isinstance(node, Scalar):
+            if node.failed:
+                paths.append(path)
+        elif isinstance(node, Mapping):
+            stack.extend(((*path, key), value) for key, value in node.entries.items())
+        else:
+            stack.extend(((*path, index), item) for index, item in enumerate(node.items))
+    return paths
+
+
+def _tree_path(loc: tuple[int | str, ...]) -> Path:
+    """A pydantic location without the parts that name variants of a model: `{flag}`, `[key]`, a node's type."""
+    path: list[str | int] = []
+    for part in loc:
+        is_kind = len(path) >= 2 and path[-2] == "nodes" and isinstance(path[-1], int) and part in KINDS
+        if not (is_kind or (isinstance(part, str) and (part == "[key]" or re.fullmatch(r"\{\w+\}", part)))):
+            path.append(part)
+    return tuple(path)
+
+
+def _unit(path: Path) -> Path:
+    """What is left out for a fault at `path`: a node, an item of a top-level list, or a top-level key."""
+    if path[:1] == ("pools",) and path[2:3] == ("nodes",) and len(path) >= 4 and isinstance(path[3], int):
+        return path[:4]
+    return path[:2] if len(path) > 1 and isinstance(path[1], int) else path[:1]
+
+
+def _without(data: dict[str, Any], dropped: set[Path]) -> tuple[dict[str, Any], dict[Path, list[int]]]:
+    left = copy.deepcopy(data)
+    kept: dict[Path, list[int]] = {}
+    by_list: dict[Path, set[int]] = {}
+    for path in dropped:
+        if len(path) == 1:
+            left.pop(str(path[0]), None)
+        elif path and path[:1] not in dropped:
+            by_list.setdefault(path[:-1], set()).add(int(path[-1]))
+    for path in sorted(by_list, key=len, reverse=True):  # nodes before their pools, while indexes still hold
+        holder: Any = left
+        for part in path[:-1]:
+            holder = holder[part]
+        items = holder.get(path[-1])
+        if isinstance(items, list):
+            kept[path] = [index for index in range(len(items)) if index not in by_list[path]]
+            holder[path[-1]] = [items[index] for index in kept[path]]
+    return left, kept
+
+
+def _describe(error: ErrorDetails, path: Path, root: Mapping, data: object) -> Fault:
+    """One pydantic error as a fault."""
+    spot = find(root, path)
+    kind = error["type"]
+    context = error.get("ctx", {})
+    key = key_path(spot.path)
+    if kind == "missing":
+        name = str(path[-1])
+        return Fault(spot.node.place, key_path((*spot.path, name)), f'"{name}" is missing', _missing_hint(name))
+    if kind == "extra_forbidden":
+        name = str(path[-1])
+        known = known_keys(data, spot.path[:-1])
+        hint = did_you_mean(name, known) or f"known here: {', '.join(known)}"
+        return Fault(spot.key, key, "unknown key", hint)
+    if kind == "union_tag_not_found":
+        return Fault(spot.node.place, f"{key}.type", '"type" is missing', f"one of {', '.join(KINDS)}")
+    if kind == "union_tag_invalid":
+        chosen = find(root, (*spot.path, "type")).node
+        name = str(chosen.value) if isinstance(chosen, Scalar) and not chosen.origin else ""
+        known_types = f"one of {', '.join(KINDS)}"
+        return Fault(chosen.place, f"{key}.type", "unknown type", did_you_mean(name, KINDS) or known_types)
+    if error["loc"] and error["loc"][-1] == "[key]":
+        return Fault(spot.key, key, _sentence(error))
+    what, hint = _wording(kind, error, context, spot.node)
+    return Fault(spot.node.place, key, what, hint)
+
+
+def _missing_hint(name: str) -> str:
+    return "begin the configuration with `version: 1`" if name == "version" else ""
+
+
+def _wording(kind: str, error: ErrorDetails, context: dict[str, Any], node: Node) -> tuple[str, str]:
+    """What is wrong and what to do, by the kind of the error."""
+    value = node.value if isinstance(node, Scalar) else None
+    literal = value if isinstance(value, str) and isinstance(node, Scalar) and not node.origin else ""
+    if isinstance(node, Scalar) and value is None:
+        return "has no value", "give one, or remove the key"
+    match kind:
+        case "literal_error" | "enum":
+            choices = re.findall(r"'([^']*)'", str(context.get("expected", "")))
+            return f"must be {_choices(context)}", did_you_mean(literal, choices)
+        case "string_type":
+            if isinstance(node, Scalar):
+                return "must be text, not a number or flag", "put it in quotes"
+            return "must be text", ""
+        case "int_type" | "int_from_float":
+            quoted = literal.strip().lstrip("+-").isdigit()
+            return "must be a whole number", "remove the quotes" if quoted else ""
+        case "bool_type":
+            meant = literal.lower() in _YES_NO
+            return "must be true or false", "YAML 1.2 has no yes, no, on and off" if meant else ""
+        case "tuple_type" | "list_type":
+            return "must be a list", "write [a, b], or one item a line beginning with `- `"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return "must hold keys (key: value)", ""
+        case "greater_than":
+            return f"must be more than {_number(context['gt'])}", ""
+        case "greater_than_equal":
+            return f"must be at least {_number(context['ge'])}", ""
+        case "less_than_equal":
+            return f"must be at most {_number(context['le'])}", ""
+        case "too_short":
+            return f"needs at least {context['min_length']} item", ""
+        case "too_long":
+            return f"has more than {context['max_length']} items", ""
+        case "string_too_short":
+            return "is empty", ""
+        case "string_too_long":
+            return f"is longer than {context['max_length']} characters", ""
+        case _:
+            return _sentence(error), ""
+
+
+def _choices(context: dict[str, Any]) -> str:
+    return str(context.get("expected", "")).replace("'", "")
+
+
+def _number(value: float) -> str:
+    return f"{int(value)}" if float(value).is_integer() else f"{value:g}"
+
+
+def _sentence(error: ErrorDetails) -> str:
+    return error["msg"].removeprefix("Value error, ")
+
+
+def sort_key(files: list[str]) -> Any:
+    """Order of faults: by file as read, then line and column."""
+    order = {name: index for index, name in enumerate(files)}
+
+    def key(fault: Fault) -> tuple[int, int, int]:
+        place: Place = fault.place
+        return order.get(place.file, len(order)), place.line, place.column
+
+    return key
