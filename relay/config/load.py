@@ -63,7 +63,7 @@ def load(
     if not gathered.root.keys and gathered.faults:
         raise InvalidConfig(sorted(gathered.faults, key=order), gathered.warnings)
     shaped = shape(gathered.root)
-    report = Report(gathered.root, shaped.kept, shaped.dropped)
+    report = Report(gathered.root, shaped.kept)
     report.faults += gathered.faults + shaped.faults
     report.warnings += gathered.warnings
     key_files: list[Path] = []

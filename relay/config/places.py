@@ -6,11 +6,10 @@ A path is a tuple of keys and indexes as in `("pools", 0, "nodes", 1, "port")`.
 from __future__ import annotations
 
 from collections.abc import Mapping as Table
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from relay.config.faults import Fault, Notice, Place, key_path
-from relay.config.yaml12 import Mapping, Node, Scalar, Sequence
+from relay.config.yaml12 import Mapping, Node, Sequence
 
 Path = tuple[str | int, ...]
 
@@ -46,36 +45,32 @@ class Report:
 
     Attributes:
         kept: for lists that were checked without their faulty items: path → indexes of the items that stayed.
-        dropped: paths that were left out.
     """
 
     root: Node
     kept: Table[Path, list[int]] = field(default_factory=dict)
-    dropped: AbstractSet[Path] = frozenset()
     faults: list[Fault] = field(default_factory=list)
     warnings: list[Notice] = field(default_factory=list)
 
     def fault(self, path: Path, what: str, hint: str = "") -> None:
         """Note a fault at the value of a path, or at the deepest part of it that was written."""
-        self.faults.append(Fault(self.place(path), key_path(self.written(path)), what, hint))
+        self.fault_at(self.place(path), key_path(self.written(path)), what, hint)
 
     def warn(self, path: Path, what: str, hint: str = "") -> None:
         """Note a warning."""
-        self.warnings.append(Notice(self.place(path), key_path(self.written(path)), what, hint))
+        self.warn_at(self.place(path), key_path(self.written(path)), what, hint)
+
+    def fault_at(self, place: Place, key: str, what: str, hint: str = "") -> None:
+        """Note a fault whose place is known."""
+        self.faults.append(Fault(place, key, what, hint))
+
+    def warn_at(self, place: Place, key: str, what: str, hint: str = "") -> None:
+        """Note a warning whose place is known."""
+        self.warnings.append(Notice(place, key, what, hint))
 
     def place(self, path: Path) -> Place:
         """Place of the value."""
         return find(self.root, self.written(path)).node.place
-
-    def quoted(self, path: Path, text: str) -> str:
-        """The value for a message: itself when it stands in the file, else what it was interpolated from."""
-        node = find(self.root, self.written(path)).node
-        return f"the value of {node.origin}" if isinstance(node, Scalar) and node.origin else f'"{text}"'
-
-    def is_literal(self, path: Path) -> bool:
-        """True when the value itself stands in a file."""
-        spot = find(self.root, self.written(path))
-        return isinstance(spot.node, Scalar) and not spot.node.origin and spot.path == self.written(path)
 
     def written(self, path: Path) -> Path:
         """The path with the indexes of the files."""

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from relay.config.faults import Fault, Place, did_you_mean, key_path
 from relay.config.models import Config
-from relay.config.places import Path, find
+from relay.config.places import Path, Report, find
 from relay.config.schema import known_keys
 from relay.config.yaml12 import Mapping, Node, Scalar, to_data
 from relay.upstreams import KINDS
@@ -37,7 +37,7 @@ class Shaped:
     """
 
     config: Config | None
-    faults: list[Fault]
+    faults: list[Fault] = field(default_factory=list)
     kept: dict[Path, list[int]] = field(default_factory=dict)
     dropped: set[Path] = field(default_factory=set)
 
@@ -46,25 +46,31 @@ def shape(root: Mapping) -> Shaped:
     """Validate a joined tree."""
     data: dict[str, Any] = to_data(root)  # type: ignore[assignment]
     failed = _failed_paths(root)
-    faults: list[Fault] = []
-    dropped = {_unit(path) for path in failed}
+    shaped = Shaped(None, dropped={_unit(path, _FINE) for path in failed})
     try:
         config = Config.model_validate(data)
         if not failed:
-            return Shaped(config, [])
+            shaped.config = config
+            return shaped
     except ValidationError as fault:
         for error in fault.errors(include_url=False, include_input=False):
             path = _tree_path(error["loc"])
             spot = find(root, path)
-            dropped.add(_unit(spot.path or path[:1]))
+            shaped.dropped.add(_unit(spot.path or path[:1], _FINE))
             if not (isinstance(spot.node, Scalar) and spot.node.failed):
-                faults.append(_describe(error, path, root, data))
-    left, kept = _without(data, dropped)
-    left["version"] = 1
-    try:
-        return Shaped(Config.model_validate(left), faults, kept, dropped)
-    except ValidationError:
-        return Shaped(None, faults, kept, dropped)
+                shaped.faults.append(_describe(error, path, root, data))
+    # What was left out may have been required: each round leaves out more around it, until the rest stands alone.
+    for size in (_ITEM, _ITEM, _KEY):
+        left, shaped.kept = _without(data, shaped.dropped)
+        left["version"] = 1
+        try:
+            shaped.config = Config.model_validate(left)
+            break
+        except ValidationError as fault:
+            report = Report(root, shaped.kept)
+            paths = [report.written(_tree_path(error["loc"])) for error in fault.errors(include_url=False)]
+            shaped.dropped |= {_unit(path, size) for path in paths}
+    return shaped
 
 
 def _failed_paths(root: Node) -> list[Path]:
@@ -93,31 +99,50 @@ def _tree_path(loc: tuple[int | str, ...]) -> Path:
     return tuple(path)
 
 
-def _unit(path: Path) -> Path:
-    """What is left out for a fault at `path`: a node, an item of a top-level list, or a top-level key."""
-    if path[:1] == ("pools",) and path[2:3] == ("nodes",) and len(path) >= 4 and isinstance(path[3], int):
+_FINE, _ITEM, _KEY = range(3)
+
+
+def _unit(path: Path, size: int) -> Path:
+    """What is left out for a fault at `path`, so that the checks of the rest draw no wrong conclusions.
+
+    A node or listener goes as a whole, for its keys are judged together; a section such as `retry` too. Of a bridge or
+    pool only the faulty key goes, or the item of its list.
+    """
+    if len(path) < 2 or not isinstance(path[1], int) or size == _KEY:
+        return path[:1]
+    if path[0] == "pools" and path[2:3] == ("nodes",) and len(path) > 3 and isinstance(path[3], int):
         return path[:4]
-    return path[:2] if len(path) > 1 and isinstance(path[1], int) else path[:1]
+    if path[0] in ("bridges", "pools") and size == _FINE:
+        return path[:4] if len(path) > 3 and isinstance(path[3], int) else path[:3]
+    return path[:2]
 
 
 def _without(data: dict[str, Any], dropped: set[Path]) -> tuple[dict[str, Any], dict[Path, list[int]]]:
+    """A copy without the dropped paths, and for lists that lost items the indexes of those that stayed."""
     left = copy.deepcopy(data)
     kept: dict[Path, list[int]] = {}
-    by_list: dict[Path, set[int]] = {}
-    for path in dropped:
-        if len(path) == 1:
-            left.pop(str(path[0]), None)
-        elif path and path[:1] not in dropped:
-            by_list.setdefault(path[:-1], set()).add(int(path[-1]))
-    for path in sorted(by_list, key=len, reverse=True):  # nodes before their pools, while indexes still hold
-        holder: Any = left
-        for part in path[:-1]:
-            holder = holder[part]
-        items = holder.get(path[-1])
-        if isinstance(items, list):
-            kept[path] = [index for index in range(len(items)) if index not in by_list[path]]
-            holder[path[-1]] = [items[index] for index in kept[path]]
+    items: dict[Path, set[int]] = {}
+    for path in sorted(dropped, key=len, reverse=True):  # the inner ones first, while indexes still hold
+        last = path[-1]
+        if isinstance(last, int):
+            items.setdefault(path[:-1], set()).add(last)
+        else:
+            _at(left, path[:-1]).pop(last, None)
+    for path in sorted(items, key=len, reverse=True):
+        holder = _at(left, path[:-1])
+        listed = holder.get(path[-1])
+        if isinstance(listed, list):
+            kept[path] = [index for index in range(len(listed)) if index not in items[path]]
+            holder[path[-1]] = [listed[index] for index in kept[path]]
     return left, kept
+
+
+def _at(data: Any, path: Path) -> Any:
+    """The mapping at a path, or an empty one where something around it was left out."""
+    for part in path:
+        inside = part < len(data) if isinstance(data, list) and isinstance(part, int) else part in data
+        data = data[part] if inside else {}
+    return data if isinstance(data, dict) else {}
 
 
 def _describe(error: ErrorDetails, path: Path, root: Mapping, data: object) -> Fault:
