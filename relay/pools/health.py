@@ -123,11 +123,11 @@ def check_passed(health: NodeHealth, now: float, policy: HealthPolicy) -> NodeHe
     """A test passed: the node is active again, or would be if `auto_recover` allowed it."""
     health = settled(health, now)
     if _is_out(health) and not policy.auto_recover:
-        return replace(_checked(health, now, policy), test_status=AWAITS_OPERATOR, failures=0)
+        return _or_same(health, replace(_checked(health, now, policy), test_status=AWAITS_OPERATOR, failures=0))
     well = replace(health, test_status=OK, failures=0, next_check=0.0, give_up_at=0.0)
     if health.status is NodeStatus.INACTIVE:
         return replace(well, status=NodeStatus.ACTIVE, since=now)
-    return health if well == health else well
+    return _or_same(health, well)
 
 
 def delivered(health: NodeHealth) -> NodeHealth:
@@ -160,7 +160,7 @@ def pause(health: NodeHealth, now: float, *, by: str, reason: str, until: float 
     paused = replace(
         health, status=NodeStatus.PAUSED, paused_by=by, pause_reason=reason[:MAX_ERROR], paused_until=until
     )
-    return paused if health.status is NodeStatus.PAUSED else replace(paused, since=now)
+    return _or_same(health, paused if health.status is NodeStatus.PAUSED else replace(paused, since=now))
 
 
 def resume(health: NodeHealth, now: float) -> NodeHealth:
@@ -178,7 +178,7 @@ def resume(health: NodeHealth, now: float) -> NodeHealth:
     )
     if health.status is not NodeStatus.ACTIVE:
         return replace(fresh, status=NodeStatus.ACTIVE, since=now)
-    return health if fresh == health else fresh
+    return _or_same(health, fresh)
 
 
 def settled(health: NodeHealth, now: float) -> NodeHealth:
@@ -252,6 +252,10 @@ def _checked(health: NodeHealth, now: float, policy: HealthPolicy) -> NodeHealth
     give_up_at = min(health.give_up_at, now + policy.recheck_for_s)
     next_check = now + policy.recheck_every_s if now < give_up_at else 0.0
     return replace(health, since=min(health.since, now), next_check=next_check, give_up_at=give_up_at)
+
+
+def _or_same(before: NodeHealth, after: NodeHealth) -> NodeHealth:
+    return before if after == before else after
 
 
 def _is_out(health: NodeHealth) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from relay.errors import StateUnavailable
 from relay.group_commit import GroupCommit, StoreBusy, StoreFailed, StoreFull
@@ -22,11 +22,11 @@ GROUP_BYTES = 8192
 
 
 class _Group(Generic[C, R]):
-    __slots__ = ("answers", "calls")
+    __slots__ = ("calls", "waiting")
 
     def __init__(self) -> None:
         self.calls: list[C] = []
-        self.answers: asyncio.Task[list[R]]
+        self.waiting: list[asyncio.Future[R]] = []
 
 
 class Gathered(Generic[C, R]):
@@ -41,6 +41,7 @@ class Gathered(Generic[C, R]):
         self._answer = answer
         self._open: _Group[C, R] | None = None
         self._lock = threading.Lock()  # the loop adds to a group while the writer thread may be closing it
+        self._running: set[asyncio.Task[None]] = set()
 
     async def __call__(self, call: C) -> R:
         """The answer, once it is durable.
@@ -50,30 +51,39 @@ class Gathered(Generic[C, R]):
         Raises:
             StateUnavailable: nothing was done, or when a commit failed it cannot be known.
         """
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[R] = loop.create_future()
+        begun: _Group[C, R] | None = None
         with self._lock:
             group = self._open
-            begins = group is None
             if group is None:
-                group = self._open = _Group()
-            place = len(group.calls)
+                group = self._open = begun = _Group()
             group.calls.append(call)
-        if begins:
-            group.answers = asyncio.get_running_loop().create_task(self._run(group))
-            group.answers.add_done_callback(_retrieve)
-        try:
-            return (await asyncio.shield(group.answers))[place]
-        except TROUBLE as error:
-            raise StateUnavailable(str(error)) from error
+            group.waiting.append(waiter)
+        if begun is not None:
+            task = loop.create_task(self._run(begun))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return await waiter
 
-    async def _run(self, group: _Group[C, R]) -> list[R]:
+    async def _run(self, group: _Group[C, R]) -> None:
         def operation(connection: sqlite3.Connection) -> list[R]:
             self._close(group)
             return self._answer(connection, group.calls)
 
         try:
-            return await self._commit.run(operation, size=GROUP_BYTES)
-        finally:
+            answers = await self._commit.run(operation, size=GROUP_BYTES)
+        except BaseException as error:
             self._close(group)  # when the operation never ran
+            for waiter in group.waiting:
+                if not waiter.done():
+                    waiter.set_exception(_another(error))
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for waiter, answer in zip(group.waiting, answers, strict=True):
+                if not waiter.done():
+                    waiter.set_result(answer)
 
     def _close(self, group: _Group[C, R]) -> None:
         with self._lock:
@@ -81,7 +91,10 @@ class Gathered(Generic[C, R]):
                 self._open = None
 
 
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Nobody may be left to hear of the failure."""
-    if not task.cancelled():
-        task.exception()
+def _another(error: BaseException) -> Exception:
+    """An exception for each waiter: one object raised in many tasks would gather all their tracebacks."""
+    if not isinstance(error, TROUBLE):
+        return error if isinstance(error, Exception) else StateUnavailable("the state is closing")
+    twin = StateUnavailable(str(error))
+    twin.__cause__ = error
+    return twin
