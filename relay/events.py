@@ -58,6 +58,10 @@ class Events:
         """A connection was not served or was cut: limits, TLS fault, PROXY header, errors."""
         self._tell("session.refused", WARNING, session=session, peer=peer, why=why)
 
+    def session_ended(self, *, session: str, peer: str, **data: Any) -> None:
+        """The story of one session in one line: what it used, how much was taken and refused, why it was cut."""
+        self._tell("session.ended", session=session, peer=peer, **data)
+
     # Messages
 
     def message_accepted(self, message_id: str, /, **data: Any) -> None:
@@ -123,6 +127,13 @@ class Events:
 
     def stopped(self, **data: Any) -> None:
         self._tell("relay.stopped", **data)
+
+    def reloaded(self, **data: Any) -> None:
+        self._tell("relay.reloaded", **data)
+
+    def reload_failed(self, *, error: str) -> None:
+        """The running configuration goes on."""
+        self._tell("relay.reload_failed", ERROR, error=error)
 
     def fault(self, *, where: str, error: str) -> None:
         """Something failed that is ours to fix; the mail flow goes on."""

@@ -86,8 +86,18 @@ class Acceptor(Protocol):
         """Policy on the reverse-path; a refusal, or None."""
         ...
 
-    async def submit(self, submission: Submission) -> Reply:
+    async def submit(self, submission: Submission, *, deadline: float) -> Reply:
         """Take the message for good. The returned reply is the promise (250) or the refusal.
+
+        A `BodyFile` that still exists when this returns is deleted by the listener: adopt it by renaming or linking.
+
+        Args:
+            deadline: seconds of the event loop's clock (`loop.time()`). Past it the client hears 451 4.4.5 and will
+                send the message again, so it must not stay. Nothing is cancelled for that, because a cancelled commit
+                may or may not have happened: when the message is durable, look at the clock; if it is later than
+                `deadline`, remove the message again and answer 451. The listener answers strictly later than
+                `deadline`, on the same loop and from the awaiting task, so there is no gap between the two as long
+                as nothing is awaited between that look and the return.
 
         Never raises but on bugs; the caller shields it from cancellation and answers 451 4.3.0 on any exception.
         """
