@@ -1,17 +1,53 @@
-"""The kinds of upstream: what a node's `type` may be, and the options model that belongs to each.
+"""The drivers by type name. A new vendor is one line in `KINDS` and one file.
 
-A new kind is one line here and one file beside it. Option models are pure, so reading a configuration imports no
-driver; drivers are looked up by whoever builds them.
+Nothing is imported before it is asked for: reading the configuration imports the option models alone, and only the
+drivers of configured nodes are ever loaded. A driver class is called with `(name, options, setting)`.
 """
 
 from __future__ import annotations
 
-from relay.fields import Options
-from relay.upstreams.sandbox_options import SandboxOptions
-from relay.upstreams.smtp_options import SmtpOptions
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
 
-OPTIONS: dict[str, type[Options]] = {
-    "smtp": SmtpOptions,
-    "sandbox": SandboxOptions,
-}
-"""Node `type` → model of the keys it takes beside those every node has."""
+if TYPE_CHECKING:
+    from relay.fields import Options
+    from relay.upstreams.base import Setting, Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Where the parts of one type of node are: `module:name` below `relay.upstreams`."""
+
+    options: str
+    driver: str
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "smtp": Kind("smtp_options:SmtpOptions", "smtp:SmtpUpstream"),
+        "sandbox": Kind("sandbox_options:SandboxOptions", "sandbox:Sandbox"),
+    }
+)
+
+
+def _load(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(f"{__name__}.{module}"), attribute)
+
+
+def options_model(kind: str) -> type[Options]:
+    """The model that reads the options of nodes of this type. Raises KeyError for an unknown type."""
+    return cast("type[Options]", _load(KINDS[kind].options))
+
+
+def make(kind: str, name: str, options: Options, setting: Setting) -> Upstream:
+    """A driver for the node `name`. Opens no connection and needs no running loop.
+
+    Raises:
+        KeyError: the type is unknown.
+        UpstreamError: the options cannot work (a folder that cannot be made, a certificate file that cannot be read).
+    """
+    return cast("Upstream", _load(KINDS[kind].driver)(name, options, setting))

@@ -6,8 +6,10 @@ It never chooses nodes, never retries on its own after hand-over, and never sees
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from random import Random
 from typing import Protocol
 
 from relay.envelope import Content
@@ -70,6 +72,21 @@ class Probe:
     outcome: Outcome
     steps: tuple[str, ...] = ()
     """What was done and answered, one line each, secrets masked: `connect 127.0.0.1:25`, `220 mx ESMTP`, …"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a driver needs from the process it runs in.
+
+    Attributes:
+        ehlo: the relay's host name, said to SMTP servers.
+        clock: epoch seconds, for what is written down; timeouts run on the loop's own clock.
+        random: for draws; seeded in tests.
+    """
+
+    ehlo: str
+    clock: Callable[[], float] = time.time
+    random: Random = field(default_factory=Random)
 
 
 class Upstream(Protocol):

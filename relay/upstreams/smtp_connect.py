@@ -1,0 +1,335 @@
+"""The opening of an SMTP connection: TCP, TLS, greeting, EHLO, STARTTLS, AUTH.
+
+TCP and TLS come from the loop, the dialogue from aiosmtplib, replies from our `Wire`. Every failure becomes one
+`ConnectFailed` that carries the outcome for those who wanted the connection; nothing of a message was offered by then.
+
+Invariants
+  - With `starttls` and `implicit` nothing but EHLO is ever said in clear. `opportunistic` stays in clear only when
+    STARTTLS is not offered, and then never logs in.
+  - One AUTH command with one mechanism: a wrong password counts once at the upstream.
+  - One SSLContext for the node, made once (loading the system's authorities takes 22 ms).
+
+Source: RFC 5321 §3.1 and §4.1.4, RFC 3207, RFC 8314, RFC 4954.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+
+import aiosmtplib
+
+from relay.errors import UpstreamError
+from relay.outcome import Outcome, Scope, Status
+from relay.upstreams import replies
+from relay.upstreams.base import Capabilities
+from relay.upstreams.smtp_options import SmtpOptions, SmtpVerify
+from relay.upstreams.smtp_wire import Wire, WireFault, WireReply
+
+Note = Callable[[str], None]
+"""Takes one line about what was done or answered; secrets are masked before."""
+
+_SHORTEST_SECRET = 4
+"""Shorter passwords are not searched for in replies: masking every `a` would only point at them."""
+
+
+class ConnectFailed(Exception):
+    """No connection; `outcome` says why, for every delivery that waited for it."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.text)
+        self.outcome = outcome
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """A connection after EHLO and AUTH, ready for transactions.
+
+    Attributes:
+        opened_at, idle_since: loop time.
+        messages: transactions begun.
+        needs_reset: the server still holds an envelope; RSET goes before the next MAIL.
+    """
+
+    wire: Wire
+    capabilities: Capabilities
+    pipelining: bool
+    offers_size: bool
+    opened_at: float
+    idle_since: float
+    messages: int = 0
+    needs_reset: bool = False
+
+
+class Connector:
+    """Opens connections for one node."""
+
+    def __init__(self, options: SmtpOptions, ehlo: str) -> None:
+        self._options = options
+        self._ehlo = options.ehlo or ehlo
+        if ":" in self._ehlo:
+            self._ehlo = f"[IPv6:{self._ehlo}]"
+        elif self._ehlo.replace(".", "").isdigit():
+            self._ehlo = f"[{self._ehlo}]"
+        self._secrets = _forms(options)
+        verify = options.verify
+        own = isinstance(verify, SmtpVerify)
+        self._tls_name = (verify.hostname if isinstance(verify, SmtpVerify) else None) or options.host
+        # An own authority file is read here, so that a missing one stops the start; the system's are read on first use.
+        self._context = self._make_context() if own and options.tls != "none" else None
+
+    async def open(self, deadline: float, note: Note | None = None) -> Connection:
+        """A new connection.
+
+        Args:
+            deadline: loop time at which this must have ended.
+            note: is told each step.
+
+        Raises:
+            ConnectFailed: in every expected case of failure.
+        """
+        opening = _Opening(self, self._options, deadline, note or _unheard)
+        try:
+            return await opening.run()
+        except BaseException as error:
+            opening.abort()
+            outcome = opening.outcome_of(error)
+            if outcome is None:
+                raise
+            outcome = replace(outcome, text=self._mask(outcome.text), attempted=False)
+            opening.note(f"failed at {outcome.phase}: {outcome.code or ''} {outcome.enhanced} {outcome.text}".strip())
+            raise ConnectFailed(outcome) from error
+
+    @property
+    def ehlo(self) -> str:
+        return self._ehlo
+
+    @property
+    def tls_name(self) -> str:
+        return self._tls_name
+
+    async def context(self) -> ssl.SSLContext:
+        if self._context is None:
+            self._context = await asyncio.to_thread(self._make_context)
+        return self._context
+
+    def _make_context(self) -> ssl.SSLContext:
+        verify = self._options.verify
+        if verify is False or self._options.tls == "opportunistic":
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            return context
+        ca_file = verify.ca_file if isinstance(verify, SmtpVerify) else None
+        try:
+            return ssl.create_default_context(cafile=ca_file)
+        except OSError as error:
+            raise UpstreamError(f"authorities in {ca_file or 'the system store'} cannot be read: {error}") from error
+
+    def _mask(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "****")
+        return text
+
+
+class _Opening:
+    """One opening in progress; `phase` is where it stands."""
+
+    def __init__(self, connector: Connector, options: SmtpOptions, deadline: float, note: Note) -> None:
+        self.phase = "connect"
+        self.note = note
+        self._connector = connector
+        self._options = options
+        self._deadline = deadline
+        self._loop = asyncio.get_running_loop()
+        self._wire: Wire | None = None
+
+    async def run(self) -> Connection:
+        options = self._options
+        smtp = await self._connect()
+        await self._hello(smtp)
+        if options.tls == "starttls" or (options.tls == "opportunistic" and smtp.supports_extension("starttls")):
+            await self._start_tls(smtp)
+            await self._hello(smtp)
+        if options.username is not None:
+            await self._login(smtp)
+        assert self._wire is not None
+        if not self._wire.usable:  # something was said behind the last answer
+            raise self._wire.fault or WireFault("connection closed by the upstream")
+        now = self._loop.time()
+        return Connection(
+            wire=self._wire,
+            capabilities=_capabilities(smtp),
+            pipelining=options.pipelining == "auto" and smtp.supports_extension("pipelining"),
+            offers_size=smtp.supports_extension("size"),
+            opened_at=now,
+            idle_since=now,
+        )
+
+    def abort(self) -> None:
+        if self._wire is not None:
+            self._wire.abort()
+
+    def outcome_of(self, error: BaseException) -> Outcome | None:
+        """None for what is not an expected failure."""
+        match error:
+            case _Unusable():
+                return error.outcome
+            case WireFault():
+                return replies.fault(self.phase, str(error))
+            case aiosmtplib.SMTPResponseException():
+                return _answer(self.phase, WireReply(error.code, error.message))
+            case TimeoutError() | aiosmtplib.SMTPTimeoutError():
+                return replies.fault(self.phase, "no answer in time")
+            case aiosmtplib.SMTPException():
+                return replies.fault(self.phase, str(error))
+            case ssl.SSLError():
+                reason = getattr(error, "verify_message", "") or error.reason or str(error)
+                return replies.fault("tls", f"TLS: {reason}")
+            case socket.gaierror():
+                return replies.fault("connect", f"{self._options.host} cannot be resolved: {error.strerror}")
+            case OSError():
+                broke_in_handshake = self._options.tls == "implicit" and not isinstance(error, ConnectionRefusedError)
+                phase = "tls" if self.phase == "connect" and broke_in_handshake and error.errno is None else self.phase
+                return replies.fault(phase, error.strerror or str(error) or type(error).__name__)
+        return None
+
+    def _left(self, limit_s: float) -> float:
+        return max(0.001, min(limit_s, self._deadline - self._loop.time()))
+
+    async def _connect(self) -> aiosmtplib.SMTP:
+        options, loop = self._options, self._loop
+        self.note(f"connect {options.host}:{options.port}" + (" with TLS" if options.tls == "implicit" else ""))
+        context = await self._connector.context() if options.tls == "implicit" else None
+        limit = self._left(options.timeouts.connect)
+        source = options.source_address
+        family = 0 if source is None else socket.AF_INET if ip_address(source).version == 4 else socket.AF_INET6
+
+        def make_wire() -> Wire:
+            self._wire = Wire(loop)
+            return self._wire
+
+        async with asyncio.timeout(limit):
+            transport, wire = await loop.create_connection(
+                make_wire,
+                options.host,
+                options.port,
+                family=family,
+                local_addr=None if source is None else (source, 0),
+                ssl=context,
+                server_hostname=None if context is None else self._connector.tls_name,
+                ssl_handshake_timeout=None if context is None else limit,
+            )
+        if context is not None:
+            self._note_tls(transport)
+        self.phase = "greeting"
+        greeting = (await wire.collect(1, loop.time() + self._left(options.timeouts.greeting)))[0]
+        self.note(_shown(greeting))
+        if greeting.code != 220:
+            raise _Unusable(_answer("greeting", greeting))
+        smtp = aiosmtplib.SMTP(hostname=options.host, port=options.port, local_hostname=self._connector.ehlo)
+        smtp.protocol, smtp.transport = wire, transport
+        return smtp
+
+    async def _hello(self, smtp: aiosmtplib.SMTP) -> None:
+        options = self._options
+        self.phase = "ehlo"
+        self.note(f"EHLO {self._connector.ehlo}")
+        needs_esmtp = options.tls == "starttls" or options.username is not None
+        try:
+            reply = await smtp.ehlo(timeout=self._left(options.timeouts.ehlo))
+        except aiosmtplib.SMTPHeloError as error:
+            if error.code not in (500, 502, 504) or needs_esmtp:
+                raise
+            self.note(_shown(WireReply(error.code, error.message)))
+            self.note(f"HELO {self._connector.ehlo}")
+            reply = await smtp.helo(timeout=self._left(options.timeouts.ehlo))
+        self.note(_shown(WireReply(*reply)))
+
+    async def _start_tls(self, smtp: aiosmtplib.SMTP) -> None:
+        self.phase = "tls"
+        if not smtp.supports_extension("starttls"):
+            raise _Unusable(replies.fault("tls", "the upstream does not offer STARTTLS"))
+        self.note("STARTTLS")
+        context = await self._connector.context()
+        reply = await smtp.starttls(
+            server_hostname=self._connector.tls_name,
+            tls_context=context,
+            timeout=self._left(self._options.timeouts.ehlo),
+        )
+        self.note(_shown(WireReply(*reply)))
+        if smtp.transport is not None:
+            self._note_tls(smtp.transport)
+
+    async def _login(self, smtp: aiosmtplib.SMTP) -> None:
+        options = self._options
+        self.phase = "auth"
+        assert options.username is not None
+        assert options.password is not None
+        encrypted = smtp.get_transport_info("sslcontext") is not None
+        if not encrypted and options.tls != "none":
+            detail = "the upstream does not offer STARTTLS, and the login is not sent in clear"
+            raise _Unusable(replies.fault("tls", detail))
+        offered = smtp.server_auth_methods
+        mechanism = options.auth
+        if mechanism == "auto":
+            mechanism = "login" if "login" in offered and "plain" not in offered else "plain"
+        if mechanism not in offered:
+            detail = f"the upstream does not offer AUTH {mechanism.upper()} (offered: {' '.join(offered) or 'none'})"
+            text = replies.clean(detail)
+            raise _Unusable(Outcome(status=Status.REFUSED, scope=Scope.ACCOUNT, text=text, phase="auth"))
+        method = {"plain": smtp.auth_plain, "login": smtp.auth_login, "cram-md5": smtp.auth_crammd5}[mechanism]
+        self.note(f"AUTH {mechanism.upper()} ****")
+        limit = self._left(options.timeouts.ehlo)
+        reply = await method(options.username, options.password.get_secret_value(), timeout=limit)
+        self.note(_shown(WireReply(reply.code, self._connector._mask(reply.message))))
+
+    def _note_tls(self, transport: asyncio.BaseTransport) -> None:
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None:
+            self.note(f"{tls.version()} {tls.cipher()[0]}")
+
+
+class _Unusable(Exception):
+    """The dialogue itself went well; what it said makes the upstream unusable."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.text)
+        self.outcome = outcome
+
+
+def _unheard(_: str) -> None:
+    pass
+
+
+def _answer(phase: str, reply: WireReply) -> Outcome:
+    return replies.classify(phase, reply.code, *replies.split_enhanced(reply.code, reply.text))
+
+
+def _shown(reply: WireReply) -> str:
+    return f"{reply.code} {replies.clean(reply.text)}"
+
+
+def _capabilities(smtp: aiosmtplib.SMTP) -> Capabilities:
+    size = smtp.esmtp_extensions.get("size", "").strip()
+    return Capabilities(
+        eight_bit=smtp.supports_extension("8bitmime"),
+        smtputf8=smtp.supports_extension("smtputf8"),
+        dsn=smtp.supports_extension("dsn"),
+        max_size=int(size) if size.isascii() and size.isdigit() and len(size) < 20 else 0,
+    )
+
+
+def _forms(options: SmtpOptions) -> tuple[str, ...]:
+    """The shapes in which a server could echo the password, longest first."""
+    if options.username is None or options.password is None:
+        return ()
+    password = options.password.get_secret_value()
+    plain = f"\0{options.username}\0{password}".encode()
+    forms = [password, base64.b64encode(password.encode()).decode(), base64.b64encode(plain).decode()]
+    return tuple(sorted((f for f in forms if len(f) >= _SHORTEST_SECRET), key=len, reverse=True))
