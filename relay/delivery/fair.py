@@ -17,16 +17,15 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from relay.delivery.job import Gate, Job
 from relay.envelope import Lane
-from relay.spool import Lease, QueueKey
+from relay.spool import QueueKey
 
 LANE_WEIGHTS = {Lane.TRANSACTIONAL: 8.0, Lane.BULK: 1.0}
 """A full bulk lane gives way to transactional mail at 8 : 1, and still gets a ninth of a saturated relay."""
-
-Gate = Hashable
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +34,7 @@ class _Flow:
 
     key: QueueKey
     gate: Gate
-    leases: deque[Lease] = field(default_factory=deque)
+    jobs: deque[Job] = field(default_factory=deque)
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +44,7 @@ class _Bridge:
     name: str
     lane: Lane
     clock: float = 0.0
-    flows: int = 0  # that hold leases, parked ones included
+    flows: int = 0  # that hold jobs, parked ones included
     open_flows: deque[_Flow] = field(default_factory=deque)
     queued: bool = False  # has an entry in the lane's heap
 
@@ -60,7 +59,7 @@ class _LaneQueue:
 
 
 class FairQueue:
-    """Leases in memory, waiting for a node.
+    """Jobs in memory, waiting for a node.
 
     Args:
         share_of: weight of a bridge by name, ≥ 1.
@@ -81,25 +80,26 @@ class FairQueue:
         return self._length
 
     def waiting(self, key: QueueKey) -> int:
-        """Leases of this queue that are in memory, parked ones included."""
+        """Jobs of this queue in memory, parked ones included."""
         return self._counts.get(key, 0)
 
-    def push(self, key: QueueKey, gate: Gate, lease: Lease, *, front: bool = False) -> None:
-        """Add a lease; `front` for one that was popped and could not go, so that order of age is kept."""
+    def push(self, job: Job, *, front: bool = False) -> None:
+        """Add a job; `front` for one that was popped and could not go, so that order of age is kept."""
+        key, gate = job.key, job.gate
         flow = self._flows.get((key, gate))
         if flow is None:
             flow = self._add_flow(key, gate)
         if front:
-            flow.leases.appendleft(lease)
+            flow.jobs.appendleft(job)
         else:
-            flow.leases.append(lease)
+            flow.jobs.append(job)
         self._counts[key] = self._counts.get(key, 0) + 1
         self._length += 1
-        if len(flow.leases) == 1 and gate not in self._closed:
+        if len(flow.jobs) == 1 and gate not in self._closed:
             self._admit(flow)
 
-    def pop(self, now: float) -> tuple[QueueKey, Gate, Lease] | None:
-        """The lease that goes next, or None when nothing waits behind an open gate."""
+    def pop(self, now: float) -> Job | None:
+        """The job that goes next, or None when nothing waits behind an open gate."""
         self._open_due(now)
         lane = self._next_lane()
         if lane is None:
@@ -110,19 +110,19 @@ class FairQueue:
             flow = self._next_flow(bridge)
             if flow is None:
                 continue
-            lease = flow.leases.popleft()
-            if flow.leases:
+            job = flow.jobs.popleft()
+            if flow.jobs:
                 bridge.open_flows.append(flow)
             else:
                 self._remove_flow(flow)
-            cost = max(1, len(lease.message.recipients))
+            cost = max(1, len(job.message.recipients))
             lane.floor = bridge.clock
             lane.clock += cost / lane.weight
             bridge.clock += cost / max(1, self._share_of(bridge.name))
             if bridge.open_flows:
                 self._enqueue(lane, bridge)
             self._forget(flow.key)
-            return flow.key, flow.gate, lease
+            return job
         return None
 
     def close_gate(self, gate: Gate, until: float) -> None:
@@ -150,32 +150,32 @@ class FairQueue:
         """Gates and when they open, for `relay status`."""
         return dict(self._closed)
 
-    def trim(self, gate: Gate, keep: int) -> list[Lease]:
-        """Take out all but the oldest `keep` (≥ 1) leases of each flow behind a gate, to give back to the spool."""
-        taken: list[Lease] = []
+    def trim(self, gate: Gate, keep: int) -> list[Job]:
+        """Take out all but the oldest `keep` (≥ 1) jobs of each flow behind a gate, to give back to the spool."""
+        taken: list[Job] = []
         for flow in tuple(self._behind.get(gate, ())):
-            while len(flow.leases) > max(1, keep):
-                taken.append(flow.leases.pop())
+            while len(flow.jobs) > max(1, keep):
+                taken.append(flow.jobs.pop())
                 self._forget(flow.key)
         return taken
 
-    def parked(self) -> Iterator[Lease]:
-        """Leases behind closed gates, for the expiry sweep."""
+    def parked(self) -> Iterator[Job]:
+        """Jobs behind closed gates, for the expiry sweep."""
         for gate in self._closed:
             for flow in self._behind.get(gate, ()):
-                yield from flow.leases
+                yield from flow.jobs
 
-    def take(self, chosen: Callable[[Lease], bool]) -> list[Lease]:
-        """Remove and return the waiting leases that match, wherever they stand."""
-        taken: list[Lease] = []
+    def take(self, chosen: Callable[[Job], bool]) -> list[Job]:
+        """Remove and return the waiting jobs that match, wherever they stand."""
+        taken: list[Job] = []
         for flow in list(self._flows.values()):
-            hits = {lease for lease in flow.leases if chosen(lease)}
+            hits = {job for job in flow.jobs if chosen(job)}
             if not hits:
                 continue
-            flow.leases = deque(lease for lease in flow.leases if lease not in hits)
+            flow.jobs = deque(job for job in flow.jobs if job not in hits)
             for _ in hits:
                 self._forget(flow.key)
-            if not flow.leases:
+            if not flow.jobs:
                 self._remove_flow(flow)  # `_peek` skips emptied flows that still stand in a turn
             taken += hits
         return taken
@@ -242,7 +242,7 @@ class FairQueue:
     def _peek(self, bridge: _Bridge) -> bool:
         """Drop flows from the front that are empty or closed; True while an open one with work is left."""
         flows = bridge.open_flows
-        while flows and (not flows[0].leases or flows[0].gate in self._closed):
+        while flows and (not flows[0].jobs or flows[0].gate in self._closed):
             flows.popleft()
         return bool(flows)
 

@@ -7,36 +7,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.delivery.fair import FairQueue
+from relay.delivery.job import Job, queue_key
 from relay.envelope import Lane, Message, Recipient
-from relay.spool import Lease, QueueKey
+from relay.spool import Lease
 
 T, B = Lane.TRANSACTIONAL, Lane.BULK
 
 
-def lease(name: str, bridge: str = "a", lane: Lane = T, recipients: int = 1) -> Lease:
-    return Lease(
-        Message(
-            id=name,
-            bridge=bridge,
-            pool="p",
-            lane=lane,
-            sender="s@example.com",
-            recipients=tuple(Recipient(address=f"r{n}@example.com") for n in range(recipients)),
-            received_at=0.0,
-            size=1,
-        )
+def lease(name: str, bridge: str = "a", lane: Lane = T, recipients: int = 1) -> Message:
+    return Message(
+        id=name,
+        bridge=bridge,
+        pool="p",
+        lane=lane,
+        sender="s@example.com",
+        recipients=tuple(Recipient(address=f"r{n}@example.com") for n in range(recipients)),
+        received_at=0.0,
+        size=1,
     )
 
 
-def put(queue: FairQueue, item: Lease, gate: str = "g") -> None:
-    message = item.message
-    queue.push(QueueKey(message.pool, message.lane, message.bridge), gate, item)
+def put(queue: FairQueue, item: Message, gate: str = "g") -> None:
+    queue.push(Job(queue_key(item), gate, Lease(item)))
 
 
-def drain(queue: FairQueue, most: int = 10**9, now: float = 0.0) -> list[Lease]:
+def drain(queue: FairQueue, most: int = 10**9, now: float = 0.0) -> list[Message]:
     out = []
     while len(out) < most and (hit := queue.pop(now)):
-        out.append(hit[2])
+        out.append(hit.message)
     return out
 
 
@@ -54,7 +52,7 @@ def test_bridges_share_by_weight_while_both_have_work():
     for n in range(400):
         put(queue, lease(f"b{n}", "big"))
         put(queue, lease(f"s{n}", "small"))
-    served = Counter(item.message.bridge for item in drain(queue, 200))
+    served = Counter(item.bridge for item in drain(queue, 200))
     assert served["big"] == pytest.approx(150, abs=2)
 
 
@@ -64,7 +62,7 @@ def test_a_message_behind_ten_thousand_of_another_bridge_goes_second_at_the_late
         put(queue, lease(f"x{n}", "flood"))
     drain(queue, 500)
     put(queue, lease("urgent", "quiet"))
-    assert "urgent" in [item.message.id for item in drain(queue, 2)]
+    assert "urgent" in [item.id for item in drain(queue, 2)]
 
 
 def test_transactional_goes_eight_to_one_and_bulk_is_not_starved():
@@ -72,7 +70,7 @@ def test_transactional_goes_eight_to_one_and_bulk_is_not_starved():
     for n in range(1000):
         put(queue, lease(f"t{n}", "a", T))
         put(queue, lease(f"b{n}", "b", B))
-    served = Counter(item.message.lane for item in drain(queue, 90))
+    served = Counter(item.lane for item in drain(queue, 90))
     assert served[T] == pytest.approx(80, abs=2)
     assert served[B] == pytest.approx(10, abs=2)
 
@@ -84,7 +82,7 @@ def test_an_idle_lane_earns_no_burst():
     drain(queue, 400)
     for n in range(500):
         put(queue, lease(f"b{n}", "b", B))
-    served = Counter(item.message.lane for item in drain(queue, 45))
+    served = Counter(item.lane for item in drain(queue, 45))
     assert served[T] >= 38
 
 
@@ -93,7 +91,7 @@ def test_cost_is_counted_in_recipients():
     for n in range(100):
         put(queue, lease(f"m{n}", "many", recipients=10))
         put(queue, lease(f"o{n}", "one"))
-    served = Counter(item.message.bridge for item in drain(queue, 55))
+    served = Counter(item.bridge for item in drain(queue, 55))
     assert served["one"] == pytest.approx(50, abs=2)
 
 
@@ -103,9 +101,9 @@ def test_a_closed_gate_parks_its_class_and_lets_others_pass():
     put(queue, lease("2"), "open")
     queue.close_gate("shut", until=100.0)
     put(queue, lease("3"), "shut")
-    assert [item.message.id for item in drain(queue, now=99.9)] == ["2"]
+    assert [item.id for item in drain(queue, now=99.9)] == ["2"]
     assert queue.next_opening() == 100.0
-    assert [item.message.id for item in drain(queue, now=100.0)] == ["1", "3"]
+    assert [item.id for item in drain(queue, now=100.0)] == ["1", "3"]
     assert queue.next_opening() is None
 
 
@@ -134,9 +132,9 @@ def test_what_could_not_go_returns_to_the_front():
     first, second = lease("1"), lease("2")
     put(queue, first)
     put(queue, second)
-    key, gate, popped = queue.pop(0.0)
-    queue.close_gate(gate, until=5.0)
-    queue.push(key, gate, popped, front=True)
+    popped = queue.pop(0.0)
+    queue.close_gate(popped.gate, until=5.0)
+    queue.push(popped, front=True)
     assert drain(queue, now=5.0) == [first, second]
 
 
@@ -158,7 +156,7 @@ def test_take_removes_wherever_it_stands():
     queue.close_gate("h", until=9.0)
     taken = queue.take(lambda item: int(item.message.id) % 3 == 0)
     assert {item.message.id for item in taken} == {"0", "3"}
-    assert {item.message.id for item in drain(queue, now=9.0)} == {"1", "2", "4", "5"}
+    assert {item.id for item in drain(queue, now=9.0)} == {"1", "2", "4", "5"}
     assert len(queue) == 0
 
 
@@ -178,11 +176,10 @@ def test_nothing_is_lost_or_doubled_whatever_happens(arrivals, data):
             case 1:
                 queue.open_gates()
             case 2 if hit := queue.pop(0.0):
-                key, hit_gate, popped = hit
                 if data.draw(st.booleans()):
-                    queue.push(key, hit_gate, popped, front=True)
+                    queue.push(hit, front=True)
                 else:
-                    got.append(popped)
+                    got.append(hit.message)
             case _:
                 pass
     got += drain(queue, now=1e6)

@@ -1,0 +1,235 @@
+"""What happens between the final dot and the 250: policy, the edits that are made once, the spool.
+
+This is the `Acceptor` of the listener. What a message needs once is done here (trace header, missing Date and
+Message-ID, removal of what clients may not set); what belongs to an attempt happens later and is never written back.
+The reply follows from the result of the store and from nothing else: 250 after it, 4xx when it failed.
+
+Source: RFC 5321 §4.2.5, §6.1 (what 250 promises), RFC 6409 §8 (what a submission server may add).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from relay.bridges.bridge import Bridge
+from relay.bridges.registry import BridgeGate
+from relay.delivery.direct import Direct
+from relay.delivery.dispatcher import Dispatcher
+from relay.envelope import Content, Lane, Message, RecipientStatus, Reply
+from relay.errors import SpoolError, SpoolFull, StateUnavailable
+from relay.events import Events
+from relay.headers import Prepared, Trace, prepare
+from relay.ids import IdSource
+from relay.listener.submission import Submission
+from relay.pools.pool import Pool
+from relay.spool import Lease, Selection, Spool
+from relay.state import Candidate, Denied, PermitRequest, State
+
+NO_ROOM = Reply(452, "4.3.1", "Insufficient system storage, please try again later")
+TROUBLE = Reply(451, "4.3.0", "Temporary local problem, please try again later")
+CLOSING = Reply(421, "4.3.2", "Service is shutting down, please try again")
+TOO_LATE = Reply(451, "4.4.5", "Storing the message took too long, please try again later")
+LOOP = Reply(554, "5.4.6", "Too many hops: this message has been here before")
+
+ANSWER_S = 1.0
+"""Of the client's patience, what is left for storing the rest of a direct delivery and for the reply."""
+
+OWN_HOPS = 3
+"""Received fields with our own name after which a message is going round in a circle; two are legal (one relay can
+stand before and behind a mailing list)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptancePolicy:
+    """`hide_client`: leave the client's name and address out of the Received field."""
+
+    hostname: str
+    hide_client: bool = False
+
+
+class Acceptance:
+    """Takes finished transactions. `pools` is swapped whole on reload; the gate swaps its registry by itself."""
+
+    def __init__(
+        self,
+        *,
+        gate: BridgeGate,
+        pools: Mapping[str, Pool],
+        spool: Spool,
+        state: State,
+        dispatcher: Dispatcher,
+        direct: Direct,
+        ids: IdSource,
+        events: Events,
+        policy: AcceptancePolicy,
+        clock: Callable[[], float],
+    ) -> None:
+        self._gate = gate
+        self.pools = pools
+        self._spool = spool
+        self._state = state
+        self._dispatcher = dispatcher
+        self._direct = direct
+        self._ids = ids
+        self._events = events
+        self._policy = policy
+        self._clock = clock
+        self._closing = False
+
+    def close(self) -> None:
+        """Take nothing more: MAIL is answered 421 from now on."""
+        self._closing = True
+
+    async def authenticate(self, username: str, password: str, *, peer: str) -> Bridge | None:
+        return await self._gate.authenticate(username, password, peer=peer)
+
+    def bridge_for(self, address: str) -> Bridge | None:
+        return self._gate.bridge_for(address)
+
+    def admits(self, bridge: Bridge) -> bool:
+        return self._gate.admits(bridge)
+
+    def check_open(self, size: int) -> Reply | None:  # noqa: ARG002 - the spool judges sizes when it stores
+        if self._closing:
+            return CLOSING
+        if self._spool.unhealthy_reason():
+            return TROUBLE
+        return None
+
+    async def check_sender(self, bridge: Bridge, sender: str) -> Reply | None:
+        return self._gate.registry.policy(bridge).check_sender(sender)
+
+    async def submit(self, submission: Submission, *, deadline: float) -> Reply:
+        """Take one message. One that was stored after `deadline` (loop time) is removed again: the client is told
+        that it was not taken and will send it once more (R04)."""
+        bridge = submission.bridge
+        now = self._clock()
+        message_id = self._ids.next()
+        prepared = prepare(
+            submission.content.head,
+            trace=Trace(
+                helo=submission.session.helo,
+                peer=submission.session.peer,
+                hostname=self._policy.hostname,
+                protocol=submission.session.protocol,
+                id=message_id,
+                recipients=tuple(r.address for r in submission.recipients),
+                hide_client=self._policy.hide_client,
+            ),
+            now=now,
+            new_message_id=lambda: f"<{message_id}@{self._policy.hostname}>",
+        )
+        refusal = self._check_message(submission, prepared) or await self._reserve(bridge, submission, now)
+        if refusal is not None:
+            return refusal
+        content = Content(prepared.head, submission.content.body)
+        message = self._message(message_id, submission, prepared, content, now)
+        if bridge.direct:
+            self._tell(message, submission, prepared)
+            return await self._direct.deliver(message, content, deadline=deadline - ANSWER_S)
+        fresh = self._dispatcher.takes_fresh(message)
+        try:
+            lease = await self._spool.store(message, content, lease=fresh)
+        except SpoolFull:
+            return NO_ROOM
+        except SpoolError as error:
+            self._events.fault(where="spool", error=str(error))
+            return TROUBLE
+        if asyncio.get_running_loop().time() > deadline:
+            return await self._withdraw(message, lease)
+        self._tell(message, submission, prepared)
+        if lease is not None:
+            self._dispatcher.offer(lease, content)
+        else:
+            self._dispatcher.stored(message)
+        return Reply(250, "2.0.0", f"Ok: queued as {message_id}")
+
+    def _check_message(self, submission: Submission, prepared: Prepared) -> Reply | None:
+        if prepared.own_hops >= OWN_HOPS:
+            return LOOP
+        if submission.bridge.pool not in self.pools:
+            self._events.fault(
+                where="acceptance", error=f"bridge {submission.bridge.name}: pool {submission.bridge.pool} is missing"
+            )
+            return Reply(451, "4.3.5", "This bridge is not set up completely, please tell its operator")
+        return self._gate.registry.policy(submission.bridge).check_from(
+            prepared.from_addresses, ambiguous=prepared.has_from and not prepared.from_address
+        )
+
+    async def _reserve(self, bridge: Bridge, submission: Submission, now: float) -> Reply | None:
+        """Count the recipients against the bridge's own caps; over them the client waits."""
+        if not bridge.limits.caps:
+            return None
+        cost = len(submission.recipients)
+        request = PermitRequest((Candidate(f"bridge:{bridge.name}", bridge.limits.caps),), cost, least=cost)
+        try:
+            (answer,) = await self._state.reserve([request], now=now)
+        except StateUnavailable as error:
+            self._events.fault(where="state", error=str(error))
+            return TROUBLE
+        if isinstance(answer, Denied):
+            wait = max(1, round(answer.until - now))
+            return Reply(452, "4.7.1", f"Sending limit reached, please try again in {wait} seconds")
+        return None
+
+    def _message(
+        self, message_id: str, submission: Submission, prepared: Prepared, content: Content, now: float
+    ) -> Message:
+        bridge = submission.bridge
+        lane, rotation = bridge.lane, ""
+        if bridge.may_choose:
+            lane = prepared.lane or lane
+            rotation = str(prepared.rotation or "")
+        return Message(
+            id=message_id,
+            bridge=bridge.name,
+            pool=bridge.pool,
+            lane=Lane(lane),
+            sender=submission.sender,
+            recipients=submission.recipients,
+            received_at=now,
+            size=content.size,
+            feedtype=bridge.feedtype,
+            campaign=prepared.campaign,
+            rotation=rotation,
+            ret=submission.ret,
+            envid=submission.envid,
+            facts=prepared.facts(
+                eight_bit=submission.eight_bit, long_lines=submission.long_lines, smtputf8=submission.smtputf8
+            ),
+        )
+
+    async def _withdraw(self, message: Message, lease: Lease | None) -> Reply:
+        """Unmake a message that was stored too late to be promised."""
+        if lease is not None:
+            gone = tuple(replace(r, status=RecipientStatus.DROPPED) for r in message.recipients)
+            await self._spool.settle(lease, replace(lease.message, recipients=gone), due=0.0)
+        else:
+            await self._spool.drop(Selection(ids=(message.id,)))
+        self._events.fault(
+            where="acceptance", error=f"{message.id}: stored after the accept deadline, refused with 451"
+        )
+        return TOO_LATE
+
+    def _tell(self, message: Message, submission: Submission, prepared: Prepared) -> None:
+        session = submission.session
+        extra: dict[str, object] = {}
+        if message.campaign:
+            extra["campaign"] = message.campaign
+        if prepared.unsigned_by_removal:
+            extra["signature_broken_by_removing"] = list(prepared.unsigned_by_removal)
+        self._events.message_accepted(
+            message.id,
+            session=session.session,
+            bridge=message.bridge,
+            pool=message.pool,
+            lane=message.lane,
+            peer=session.peer,
+            sender=message.sender,
+            recipients=[r.address for r in message.recipients],
+            size=message.size,
+            message_id=message.facts.message_id,
+            **extra,
+        )

@@ -1,0 +1,310 @@
+"""One worker process: its objects, the order in which they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from relay.acceptance import Acceptance
+from relay.app.drivers import make_drivers
+from relay.app.settings import Settings
+from relay.app.shared import Shared, SharedConnections
+from relay.bridges.credentials import PasswordChecker
+from relay.bridges.registry import BridgeGate, Registry
+from relay.config.load import load
+from relay.control.client import socket_path
+from relay.control.operator import Operator
+from relay.control.server import ControlServer
+from relay.delivery.attempt import Attempts
+from relay.delivery.direct import Direct
+from relay.delivery.dispatcher import Dispatcher
+from relay.delivery.fleet import Fleet
+from relay.delivery.keeper import HealthKeeper
+from relay.delivery.render import Renderer
+from relay.delivery.reports import Reports
+from relay.delivery.tally import Tally
+from relay.errors import ConfigError, StateUnavailable
+from relay.events import Events
+from relay.history.sink import HistorySink
+from relay.history.sqlite import SqliteHistory
+from relay.ids import IdSource
+from relay.listener.server import Listener
+from relay.logs import Log
+from relay.router.router import Router
+from relay.sinks import CountSink, LogSink
+from relay.spool.sqlite import SqliteSpool
+from relay.state.sqlite import SqliteState
+from relay.supervisor import WorkerContext
+
+POISON_CRASHES = 3
+"""A message whose open attempt saw the process die this often is set aside (R32)."""
+
+SUSPECT_CRASHES = 2
+"""From here on a message is tried alone before others are started, so that a bystander is never set aside."""
+
+SUSPECT_S = 30.0
+"""How long the others wait for one suspect."""
+
+FLUSH_S = 1.0
+USAGE_EVERY = 5
+
+
+class Worker:
+    """Builds everything from settings, runs it, and takes it down again."""
+
+    def __init__(self, settings: Settings, context: WorkerContext, shared: Shared, log: Log) -> None:
+        self._settings = settings
+        self._context = context
+        self._shard = settings.shards[context.index]
+        self._log = log
+        self._shared = shared
+        self._stop = asyncio.Event()
+        self._shares: Mapping[str, int] = {bridge.name: bridge.share for bridge in settings.bridges}
+
+    async def run(self) -> int:
+        """Serve until SIGTERM; the exit code."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(self._reload_quietly()))
+        loop.add_reader(self._context.parent_fd, self._stop.set)
+        await self._open()
+        try:
+            await self._recover()
+            async with asyncio.TaskGroup() as tasks:
+                background = [
+                    tasks.create_task(self.dispatcher.run(), name="dispatcher"),
+                    tasks.create_task(self.keeper.run(), name="keeper"),
+                    tasks.create_task(self._flush(), name="flush"),
+                    tasks.create_task(self._watch_spool(), name="watch"),
+                ]
+                for listener, sock in zip(self.listeners, self._context.sockets, strict=True):
+                    await listener.start(sock=sock)
+                await self.control.start()
+                self.events.started(shard=self._shard, pid=os.getpid())
+                self._context.ready()
+                await self._stop.wait()
+                await self._drain()
+                for task in background:
+                    task.cancel()
+        finally:
+            await self._close()
+        return 1 if self.spool.unhealthy_reason() else 0
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the configuration again and take over the bridges; everything else is named as needing a restart.
+
+        Raises:
+            ConfigError: it does not validate; nothing has changed.
+        """
+        fresh = Settings(self._settings.path, load(self._settings.path))
+        registry = Registry(fresh.bridges, previous=self.gate.registry)
+        missing = sorted({b.pool for b in fresh.bridges} - {p.name for p in self._settings.pools})
+        if missing:
+            raise ConfigError(f"bridges lead to pools that need a restart first: {', '.join(missing)}")
+        self.gate.replace(registry)
+        self._shares = {bridge.name: bridge.share for bridge in fresh.bridges}
+        old, new = self._settings.config, fresh.config
+        rest = [key for key in type(old).model_fields if key != "bridges" and getattr(old, key) != getattr(new, key)]
+        self.events.reloaded(bridges=len(fresh.bridges), needs_restart=rest)
+        return {"bridges": len(fresh.bridges), "needs_restart": rest}
+
+    # Starting
+
+    async def _open(self) -> None:
+        settings, clock = self._settings, time.time
+        config = settings.config
+        directory = settings.directory
+        incoming = directory / "incoming"
+        incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.history = SqliteHistory(
+            directory, shard=self._shard, keep_s=config.history.keep_for, max_messages=config.history.max_messages
+        )
+        await self.history.start()
+        self.counts = CountSink(clock)
+        self.events = Events([LogSink(self._log), HistorySink(self.history), self.counts], clock)
+        self.spool = SqliteSpool(
+            directory,
+            shard=self._shard,
+            min_free=config.spool.min_free,
+            max_messages=config.spool.max_messages,
+            max_bytes=config.spool.max_bytes,
+        )
+        await self.spool.start()
+        self.state = await SqliteState.open(settings.state_directory / "state.db", clock=clock)
+        self._build(directory, incoming)
+        await self.router.refresh_health()
+
+    def _build(self, directory: Path, incoming: Path) -> None:
+        settings, clock = self._settings, time.time
+        pools = {pool.name: pool for pool in settings.pools}
+        rng = random.Random()
+        ids = IdSource(clock, shard=self._shard)
+        self.router = Router(settings.pools, self.state, clock=clock, rng=rng.random)
+        drivers = make_drivers(settings, rng=rng)
+        self.fleet = Fleet(settings.pools, drivers, on_free=lambda pool: self.dispatcher.freed(pool))
+        self.keeper = HealthKeeper(
+            state=self.state,
+            router=self.router,
+            fleet=self.fleet,
+            policy=settings.health,
+            events=self.events,
+            clock=clock,
+            on_change=lambda: self.dispatcher.changed(),
+            owner=f"{os.uname().nodename}:{os.getpid()}",
+        )
+        self.tally = Tally(self.state)
+        reports = Reports(
+            spool=self.spool,
+            pools=pools,
+            ids=ids,
+            events=self.events,
+            policy=settings.reports,
+            clock=clock,
+            stored=lambda message: self.dispatcher.stored(message),
+        )
+        attempts = Attempts(
+            spool=self.spool,
+            router=self.router,
+            fleet=self.fleet,
+            keeper=self.keeper,
+            renderer=Renderer(
+                headers=tuple(settings.config.headers.items()), signer=settings.signer(), scratch=incoming, clock=clock
+            ),
+            reports=reports,
+            tally=self.tally,
+            events=self.events,
+            policy=settings.retry,
+            clock=clock,
+        )
+        self.dispatcher = Dispatcher(
+            spool=self.spool,
+            router=self.router,
+            fleet=self.fleet,
+            attempts=attempts,
+            events=self.events,
+            share_of=lambda bridge: self._shares.get(bridge, 1),
+            clock=clock,
+            rng=rng,
+        )
+        direct = Direct(
+            spool=self.spool,
+            router=self.router,
+            fleet=self.fleet,
+            attempts=attempts,
+            reports=reports,
+            events=self.events,
+            clock=clock,
+            rng=rng,
+            stored=self.dispatcher.stored,
+        )
+        self.gate = BridgeGate(Registry(settings.bridges), PasswordChecker(), self._shared.throttle)
+        self.acceptance = Acceptance(
+            gate=self.gate,
+            pools=pools,
+            spool=self.spool,
+            state=self.state,
+            dispatcher=self.dispatcher,
+            direct=direct,
+            ids=ids,
+            events=self.events,
+            policy=settings.acceptance,
+            clock=clock,
+        )
+        self.listeners = [
+            Listener(
+                settings.listener_options(listener),
+                self.acceptance,
+                self.events,
+                SharedConnections(self._shared.connections.worker(self._context.index)),
+                settings.tls_context(listener),
+            )
+            for listener in settings.config.listeners
+        ]
+        operator = Operator(
+            shard=self._shard,
+            spool=self.spool,
+            state=self.state,
+            history=self.history,
+            pools=pools,
+            drivers=drivers,
+            events=self.events,
+            dispatcher=self.dispatcher,
+            keeper=self.keeper,
+            sessions=lambda: sum(listener.sessions for listener in self.listeners),
+            counters=lambda: self.counts.snapshot()["events"],
+            reload=self.reload,
+        )
+        self.control = ControlServer(operator, socket_path(directory, self._shard))
+
+    async def _recover(self) -> None:
+        """Close what a crash left open: name possible duplicates, set poison aside, try suspects alone."""
+        suspects = []
+        for message in await self.spool.recover(time.time()):
+            self.events.message_recovered(message.id, crashes=message.crashes)
+            if message.crashes >= POISON_CRASHES:
+                why = f"the process died {message.crashes} times while this message was being delivered"
+                await self.spool.quarantine([message.id], reason=why)
+                self.events.message_quarantined(message.id, why=why)
+            elif message.crashes >= SUSPECT_CRASHES:
+                suspects.append(message)
+        for message in suspects:
+            await self.dispatcher.try_alone(message, seconds=SUSPECT_S)
+
+    # Running
+
+    async def _flush(self) -> None:
+        """Counts to the state, and what other workers used from it."""
+        tick = 0
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            await self.tally.flush()
+            tick += 1
+            if tick % USAGE_EVERY == 0:
+                try:
+                    await self.router.refresh_usage()
+                except StateUnavailable as error:
+                    self.events.fault(where="state", error=str(error))
+
+    async def _watch_spool(self) -> None:
+        """A store that failed an fsync cannot be believed again: end, so that a fresh process opens it anew (R03)."""
+        while True:
+            await asyncio.sleep(0.5)
+            if self.spool.needs_restart():
+                self.events.fault(where="spool", error=f"{self.spool.unhealthy_reason()}; this worker restarts")
+                self._stop.set()
+                return
+
+    async def _reload_quietly(self) -> None:
+        try:
+            await self.reload()
+        except ConfigError as error:
+            self.events.reload_failed(error=str(error))
+
+    # Stopping
+
+    async def _drain(self) -> None:
+        """Stop accepting, let transactions and attempts finish, give the rest back."""
+        drain_s = self._settings.config.drain
+        self.events.stopping(shard=self._shard, drain_s=drain_s)
+        deadline = asyncio.get_running_loop().time() + drain_s
+        self.acceptance.close()
+        await asyncio.gather(*(listener.drain(deadline) for listener in self.listeners))
+        cut = await self.dispatcher.stop(deadline)
+        self.events.stopped(shard=self._shard, attempts_cut=cut)
+
+    async def _close(self) -> None:
+        await self.control.close()
+        for listener in self.listeners:
+            await listener.close()
+        await self.fleet.close()
+        await self.router.close()
+        await self.tally.flush()
+        await self.spool.close()
+        await self.state.close()
+        await self.history.close()

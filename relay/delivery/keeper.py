@@ -1,0 +1,182 @@
+"""Keeps the health of the nodes: takes them out, tests them, brings them back.
+
+Delivery reports what attempts showed; `pools.health` decides; this shell writes the result to the shared state, tells
+it, and runs the re-checks with the node's real transport. A re-check is claimed in the state, so that of many workers
+one tests a node at a time and all see the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from relay.delivery.fleet import Fleet
+from relay.errors import StateUnavailable
+from relay.events import Events
+from relay.outcome import Outcome, Scope, Status
+from relay.pools import health as machine
+from relay.pools.health import HealthPolicy, NodeHealth, NodeStatus
+from relay.router.disposition import describe
+from relay.router.router import Router
+from relay.state import State
+from relay.upstreams.base import Probe
+
+TICK_S = 0.25
+"""How often other workers' changes are looked for; a deactivated node is out everywhere within this time."""
+
+CHECK_TTL_S = 120.0
+"""A re-check that takes longer than this lost its claim: the worker that ran it is gone or stuck."""
+
+
+class HealthKeeper:
+    """One per worker.
+
+    Args:
+        on_change: called after the health of any node changed, here or elsewhere: held mail may go now.
+        owner: name of this worker in claims.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: State,
+        router: Router,
+        fleet: Fleet,
+        policy: HealthPolicy,
+        events: Events,
+        clock: Callable[[], float],
+        on_change: Callable[[], None],
+        owner: str,
+    ) -> None:
+        self._state = state
+        self._router = router
+        self._fleet = fleet
+        self._policy = policy
+        self._events = events
+        self._clock = clock
+        self._on_change = on_change
+        self._owner = owner
+        self._checks: dict[str, asyncio.Task[None]] = {}
+
+    async def fault(self, node: str, error: str, *, began_at: float) -> None:
+        """A node or account fault: out of the rotation at once (unless the policy only records it)."""
+        now = self._clock()
+        before, after = await self._change(
+            node, lambda h: machine.fault(h, now, error, self._policy, began_at=began_at)
+        )
+        if after.status is NodeStatus.INACTIVE and before.status is not NodeStatus.INACTIVE:
+            self._events.node_deactivated(
+                node=node, pool=self._fleet.pool_of(node).name, test_status=error, next_check=after.next_check
+            )
+
+    async def cool(self, node: str, until: float, reason: str) -> None:
+        """A quota reply: nothing for this node before `until`; it stays active."""
+        now = self._clock()
+        before, after = await self._change(node, lambda h: machine.cool_down(h, until, reason, now=now))
+        if after.cool_until != before.cool_until:
+            self._events.node_cooled(
+                node=node, pool=self._fleet.pool_of(node).name, until=after.cool_until, reason=reason
+            )
+
+    async def delivered(self, node: str) -> None:
+        """A delivery succeeded: forget earlier failures. No write when there were none (hot path)."""
+        known = self._router.health_of(node)
+        if machine.delivered(known) is not known:
+            await self._change(node, machine.delivered)
+
+    async def test(self, node: str) -> Probe:
+        """Test a node now and act on the result like a re-check."""
+        probe = await self._probe(node)
+        await self._judge(node, probe)
+        return probe
+
+    async def run(self) -> None:
+        """Follow changes made elsewhere and re-check what is due, until cancelled."""
+        try:
+            while True:
+                try:
+                    if await self._router.refresh_health():
+                        self._on_change()
+                    self._start_due_checks()
+                except StateUnavailable as error:
+                    self._events.fault(where="state", error=str(error))
+                    await asyncio.sleep(1.0)
+                await asyncio.sleep(TICK_S)
+        finally:
+            for task in self._checks.values():
+                task.cancel()
+            await asyncio.gather(*self._checks.values(), return_exceptions=True)
+
+    async def _change(self, node: str, change: Callable[[NodeHealth], NodeHealth]) -> tuple[NodeHealth, NodeHealth]:
+        """Apply a transition; returns the health before and after it."""
+        seen = NodeHealth()
+
+        def remember(health: NodeHealth) -> NodeHealth:
+            nonlocal seen
+            seen = health
+            return change(health)
+
+        after = await self._state.update_health(node, remember)
+        if after != seen:
+            self._router.learn_health(node, after)
+            self._on_change()
+        return seen, after
+
+    def _start_due_checks(self) -> None:
+        now = self._clock()
+        for node in self._fleet.names():
+            health = self._router.health_of(node)
+            if machine.is_check_due(health, now) and node not in self._checks:
+                task = asyncio.create_task(self._check(node), name=f"check-{node}")
+                self._checks[node] = task
+                task.add_done_callback(lambda _, name=node: self._checks.pop(name, None))  # type: ignore[misc]
+
+    async def _check(self, node: str) -> None:
+        claim = f"check:{node}"
+        try:
+            # Workers tick together; the spread keeps them from asking for the claim at the same moment.
+            await asyncio.sleep(random.uniform(0, TICK_S))
+            if not await self._state.claim(claim, owner=self._owner, ttl_s=CHECK_TTL_S, now=self._clock()):
+                return
+            try:
+                health = (await self._state.health()).get(node, NodeHealth())
+                if machine.is_check_due(health, self._clock()):
+                    await self._judge(node, await self._probe(node))
+            finally:
+                await self._state.unclaim(claim, owner=self._owner)
+        except StateUnavailable as error:
+            self._events.fault(where="state", error=str(error))
+
+    async def _probe(self, node: str) -> Probe:
+        try:
+            async with asyncio.timeout(CHECK_TTL_S / 2):
+                return await self._fleet.upstream(node).probe()
+        except TimeoutError:
+            return Probe(outcome=_probe_timeout())
+
+    async def _judge(self, node: str, probe: Probe) -> None:
+        now = self._clock()
+        pool = self._fleet.pool_of(node).name
+        if probe.outcome.status is Status.DELIVERED:
+            before, after = await self._change(node, lambda h: machine.check_passed(h, now, self._policy))
+            if after.status is NodeStatus.ACTIVE and before.status is NodeStatus.INACTIVE:
+                self._events.node_recovered(node=node, pool=pool, down_s=max(0.0, now - before.since))
+            return
+        error = describe(probe.outcome)
+        before, after = await self._change(node, lambda h: machine.check_failed(h, now, error, self._policy))
+        if after.status is NodeStatus.INACTIVE:
+            if before.status is not NodeStatus.INACTIVE:
+                self._events.node_deactivated(node=node, pool=pool, test_status=error, next_check=after.next_check)
+            else:
+                self._events.node_check_failed(node=node, pool=pool, test_status=error, next_check=after.next_check)
+
+
+def _probe_timeout() -> Outcome:
+    return Outcome(
+        status=Status.DEFERRED,
+        scope=Scope.NODE,
+        phase="connect",
+        text=f"the test did not end within {CHECK_TTL_S / 2:.0f} s",
+        attempted=False,
+    )

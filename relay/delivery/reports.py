@@ -1,0 +1,128 @@
+"""Telling senders what became of their mail: reports are made here and stored like any other message.
+
+A report is stored before the failure it tells of is settled: a crash between the two repeats the report and never
+loses it (R35). It leaves through the pool of the original unless the configuration names another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from relay.dsn import RETURN_BYTES, Action, Reporter, build_dsn, due
+from relay.envelope import Content, Facts, Lane, Message, Recipient
+from relay.errors import SpoolError
+from relay.events import Events
+from relay.headers import Trace, received
+from relay.ids import IdSource
+from relay.pools.pool import Pool
+from relay.spool import Spool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportPolicy:
+    """`pool`: through which reports leave; empty = the original's."""
+
+    enabled: bool
+    reporter: Reporter
+    pool: str = ""
+
+
+class Reports:
+    """Makes and stores delivery status notifications.
+
+    Args:
+        stored: called with each stored report, so that delivery looks at its queue.
+    """
+
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        pools: Mapping[str, Pool],
+        ids: IdSource,
+        events: Events,
+        policy: ReportPolicy,
+        clock: Callable[[], float],
+        stored: Callable[[Message], None],
+    ) -> None:
+        self.pools = pools
+        self._spool = spool
+        self._ids = ids
+        self._events = events
+        self._policy = policy
+        self._clock = clock
+        self._stored = stored
+
+    async def tell(self, message: Message, recipients: Sequence[Recipient], action: Action) -> None:
+        """Report on `recipients` where a report is due; says in an event when none is.
+
+        Raises:
+            SpoolFull, SpoolUnhealthy: the report could not be stored; the failure must not be settled yet.
+        """
+        if not recipients:
+            return
+        if not self._policy.enabled:
+            self._events.dsn_suppressed(message.id, why="reports are switched off (dsn.enabled)")
+            return
+        chosen = due(message, recipients, action, reporter=self._policy.reporter)
+        if not chosen.recipients:
+            self._events.dsn_suppressed(message.id, why=chosen.why)
+            return
+        original = await self._original(message)
+        now = self._clock()
+        dsn_id = self._ids.next()
+        hostname = self._policy.reporter.hostname
+        pool = self._policy.pool or message.pool
+        head, body = build_dsn(
+            message,
+            chosen.recipients,
+            action,
+            reporter=self._policy.reporter,
+            head=original.head if original else b"",
+            body=original.body if original and isinstance(original.body, bytes) else None,
+            now=now,
+            message_id=f"<{dsn_id}@{hostname}>",
+            boundary=f"=_{dsn_id}",
+            smtputf8=message.facts.smtputf8,
+        )
+        trace = Trace(helo="", peer="", hostname=hostname, protocol="ESMTP", id=dsn_id, hide_client=True)
+        content = Content(received(trace, now) + head, body)
+        report = Message(
+            id=dsn_id,
+            bridge=message.bridge,
+            pool=pool,
+            lane=Lane.TRANSACTIONAL,
+            sender="",
+            recipients=(Recipient(address=message.sender),),
+            received_at=now,
+            size=content.size,
+            feedtype=self.pools[pool].feedtype if pool in self.pools else message.feedtype,
+            facts=Facts(
+                eight_bit=not (head.isascii() and body.isascii()),
+                smtputf8=not message.sender.isascii(),
+                from_domain=self._policy.reporter.address.rpartition("@")[2].lower(),
+                message_id=f"<{dsn_id}@{hostname}>",
+                subject=f"Report on {message.id}",
+            ),
+        )
+        await self._spool.store(report, content, lease=False)
+        self._events.dsn_created(
+            message.id,
+            dsn_id=dsn_id,
+            to=message.sender,
+            action=action,
+            recipients=[recipient.address for recipient in chosen.recipients],
+        )
+        self._stored(report)
+
+    async def _original(self, message: Message) -> Content | None:
+        """The failed message, with its body only when it is small enough to be returned."""
+        try:
+            content = await self._spool.content(message.id)
+        except SpoolError:
+            return None  # damaged: the report goes without it
+        if isinstance(content.body, bytes) or content.body.size > RETURN_BYTES:
+            return content
+        return Content(content.head, await asyncio.to_thread(lambda: b"".join(content.body.chunks())))  # type: ignore[union-attr]
