@@ -70,8 +70,8 @@ _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": Fals
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]{1,20}|(0|[1-9][0-9]{0,17})(\.[0-9]{0,20})?)([eE][-+]?[0-9]{1,2})?")
 _ODD_NUMBER = re.compile(
-    r"[-+]?(0[0-9]+(\.[0-9]*)?|0o[0-7]+|0x[0-9a-fA-F]+|[0-9]+|[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?"
-    r"|\.(inf|Inf|INF))|\.(nan|NaN|NAN)"
+    r"[-+]?(0o[0-7]+|0x[0-9a-fA-F]+|[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?|\.[0-9]+([eE][-+]?[0-9]+)?|\.(inf|Inf|INF))"
+    r"|\.(nan|NaN|NAN)"
 )
 _NUMBER_START = frozenset("-+.0123456789")
 _UNREADABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -94,9 +94,8 @@ def resolve(text: str, place: Place) -> Value:
     if _FLOAT.fullmatch(text):
         return float(text)
     if _ODD_NUMBER.fullmatch(text):
-        raise YamlFault(
-            place, "ambiguous or unusable number", "write a plain decimal number, or quote it if it is text"
-        )
+        hint = "write a plain decimal number, or quote it if it is text"
+        raise YamlFault(place, "ambiguous or unusable number", hint)
     return text
 
 
@@ -131,7 +130,8 @@ def parse(data: bytes, file: str) -> tuple[Node, list[Fault]]:
     text = decode(data, file)
     builder = _Builder(file)
     try:
-        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        loader = yaml.CSafeLoader(text)
+        while (event := loader.get_event()) is not None:
             builder.take(event)
     except yaml.MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
@@ -257,7 +257,8 @@ class _Builder:
             return
         parent = self._open[-1]
         parent.weight += weight
-        parent.height = max(parent.height, height + 1)
+        if height >= parent.height:
+            parent.height = height + 1
         if isinstance(parent.node, Sequence):
             parent.node.items.append(node)
         elif parent.key_place is None:
