@@ -170,14 +170,13 @@ def dispose(
         message = replace(message, bound_node=node.name, bound_until=now + policy.uncertain_wait_s)
     run = _advance(run, message, offered, fates, node, now)
 
-    age = age_s(message.received_at, now)
-    wait_s = next_attempt(policy, message.attempts, age, jitter)
+    wait_s = next_attempt(policy, message.attempts, age_s(message.received_at, now), jitter)
     expired: tuple[Recipient, ...] = ()
     due = now
     if wait_s is None:
         message, expired = _expired(message)
     elif message.pending:
-        due = now + min(max(wait_s, run.wait_s), policy.max_age_s - age)
+        due = min(now + max(wait_s, run.wait_s), _expires_at(message, now, policy))
     became = [new for old, new in zip(before.recipients, message.recipients, strict=True) if old.status != new.status]
     return Disposition(
         message=message,
@@ -195,7 +194,7 @@ def dispose(
 
 def expire(message: Message, now: float, policy: RetryPolicy) -> Disposition | None:
     """Give up what is still pending at the maximum age; None before it, or when nothing is pending."""
-    if age_s(message.received_at, now) < policy.max_age_s or not message.pending:
+    if now < _expires_at(message, now, policy) or not message.pending:
         return None
     message, expired = _expired(message)
     return Disposition(
@@ -376,6 +375,11 @@ def _asked_s(outcome: Outcome, default_s: float) -> float:
 
 def _is_bound(message: Message, now: float) -> bool:
     return bool(message.bound_node) and now < message.bound_until
+
+
+def _expires_at(message: Message, now: float, policy: RetryPolicy) -> float:
+    """When the message reaches its maximum age; for one from the future, as if it came now."""
+    return min(message.received_at, now) + policy.max_age_s
 
 
 def _addresses(message: Message) -> frozenset[str]:

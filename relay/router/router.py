@@ -102,7 +102,7 @@ class Router:
             if not screening.eligible:
                 return dead_end(screening, message, now=now)
             generation = self._generation
-            decision = await self._decide(screening, message, tried, now, recipients or len(message.pending))
+            decision = await self._decide(screening, message, tried, now, recipients or max(1, len(message.pending)))
             if generation == self._generation or not isinstance(decision, Route) or self._stands(decision.node, now):
                 return decision
             # The node went down, or out of the configuration, while we waited for its permit.
