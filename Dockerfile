@@ -10,8 +10,7 @@ RUN python -m venv /opt/relay \
 
 FROM python:3.12-slim
 LABEL org.opencontainers.image.title="relay" \
-      org.opencontainers.image.description="SMTP relay proxy: bridges in, pools of nodes out" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.description="SMTP relay proxy: bridges in, pools of nodes out"
 RUN useradd --system --uid 10025 --home-dir /var/lib/relay --shell /usr/sbin/nologin relay \
  && install -d -o relay -g relay -m 0700 /var/lib/relay /var/lib/relay/spool
 COPY --from=build /opt/relay /opt/relay

@@ -275,7 +275,7 @@ class Worker:
         """A store that failed an fsync cannot be believed again: end, so that a fresh process opens it anew (R03)."""
         while True:
             await asyncio.sleep(0.5)
-            if self.spool.needs_restart():
+            if self.spool.unhealthy_reason():
                 self.events.fault(where="spool", error=f"{self.spool.unhealthy_reason()}; this worker restarts")
                 self._stop.set()
                 return

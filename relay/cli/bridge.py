@@ -22,7 +22,7 @@ def bridge() -> None:
 @click.pass_obj
 def list_(config: str, as_json: bool) -> None:
     """Every bridge with its pool, logins and networks."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": b.name,
             "pool": b.pool,

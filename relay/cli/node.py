@@ -122,7 +122,7 @@ def pool() -> None:
 def pool_list(config: str, as_json: bool) -> None:
     """Every pool with its rotation, nodes and bridges."""
     settings = load_config(config)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": p.name,
             "internal_name": p.internal_name,
