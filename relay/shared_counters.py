@@ -54,7 +54,7 @@ class SharedCounters:
         return self._sum(*self._places(key))
 
     def total(self) -> int:
-        """Connections over all workers."""
+        """Entries over all keys and workers."""
         cells, step = self._cells, self._column
         return sum(cells[worker * step + step - 1] for worker in range(self._workers))
 
@@ -70,7 +70,7 @@ class SharedCounters:
 
 
 class WorkerCounters:
-    """One worker's hand on the shared counts. Not for use by several threads at once."""
+    """One worker's hand on the shared counts; a `listener.counters.ConnectionCounter`. One thread at a time."""
 
     def __init__(self, shared: SharedCounters, index: int) -> None:
         self._shared = shared
@@ -100,6 +100,17 @@ class WorkerCounters:
         cells[start + first] -= 1
         cells[start + second] -= 1
         cells[self._total] -= 1
+
+    def take(self, key: str, limit: int) -> bool:
+        """Enter `key` unless `limit` are in already (0 = no limit). Entered first and taken back, so that workers
+        racing for the last place refuse one too many rather than admit one too many."""
+        if self.enter(key) <= limit or not limit:
+            return True
+        self.leave(key)
+        return False
+
+    def give_back(self, key: str) -> None:
+        self.leave(key)
 
     def count(self, key: str) -> int:
         return self._shared.count(key)
