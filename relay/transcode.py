@@ -141,15 +141,19 @@ class _Walk:
             if encoding not in (b"7bit", b"8bit", b"binary"):
                 raise CannotTranscode("a multipart carries a transfer encoding")
             pieces = self._multipart(media, start, end, depth)
-            return _joined(_with_encoding(fields, b"7bit", only_replace=True)), pieces
+            return _joined(self._opened(fields)), pieces
         if kind in (b"message/rfc822", b"message/global") and encoding in (b"7bit", b"8bit", b"binary"):
             pieces = self._message(start, end, depth)
-            return _joined(_with_encoding(fields, b"7bit", only_replace=True)), pieces
+            return _joined(self._opened(fields)), pieces
         if kind.startswith(b"message/"):
             raise CannotTranscode(f"{kind.decode('ascii')} may not be encoded")
         encoding, pieces = self._leaf(kind, encoding, start, end)
         fields = _with_encoding(fields, encoding)
         return _joined(_as_mime(fields, self._charset(start, end)) if top else fields), pieces
+
+    def _opened(self, fields: list[Field]) -> list[Field]:
+        """Fields of an entity whose parts were converted: 7-bit now if that was the aim, else as labelled."""
+        return _with_encoding(fields, b"7bit", only_replace=True) if self._need.eight_bit else fields
 
     def _copy(self, start: int, end: int) -> Iterator[bytes]:
         for at in range(start, end, _PIECE):

@@ -57,23 +57,31 @@ def seven_bit(field: Field) -> bytes:
 def _words_encoded(text: bytes) -> bytes:
     """Free text: each run of words with 8-bit octets as encoded words, the rest as it is."""
     words = text.split(b" ")
+    high = [_HIGH.search(word) is not None for word in words]
     out: list[bytes] = []
-    run: list[bytes] = []
-    waiting: list[bytes] = []  # blanks after a run: part of it when another such word follows
-    for word in words:
-        if _HIGH.search(word):
-            run += [*waiting, word]
-            waiting = []
-        elif run and not word:
-            waiting.append(word)
-        else:
-            out += [*_spelled(run), *waiting, word]
-            run, waiting = [], []
-    return b" ".join([*out, *_spelled(run), *waiting]).replace(b"?= =?", b"?=\r\n =?")
+    at = 0
+    while at < len(words):
+        if not high[at]:
+            out.append(words[at])
+            at += 1
+            continue
+        end = at + 1
+        for ahead in range(at + 1, len(words)):  # blanks between two such words are theirs
+            if high[ahead]:
+                end = ahead + 1
+            elif words[ahead]:
+                break
+        run = b" ".join(words[at:end])
+        # Readers drop blanks between encoded words: next to one that is there already, ours spells the blank.
+        before = next((word for word in reversed(out) if word), b"")
+        after = next((word for word in words[end:] if word), b"")
+        out.append(_encoded(b" " * _is_word(before) + run + b" " * _is_word(after)))
+        at = end
+    return b" ".join(out).replace(b"?= =?", b"?=\r\n =?")
 
 
-def _spelled(run: list[bytes]) -> list[bytes]:
-    return [_encoded(b" ".join(run))] if run else []
+def _is_word(word: bytes) -> bool:
+    return word.startswith(b"=?") and word.endswith(b"?=")
 
 
 def _encoded(octets: bytes) -> bytes:
@@ -109,6 +117,8 @@ def _phrase(tokens: list[Token]) -> list[bytes]:
     high = [i for i, t in enumerate(tokens) if t.kind in ("quoted", "atom") and not t.text.isascii()]
     if not high:
         return [t.text for t in tokens]
+    if any(t.text.startswith(b"=?") for t in tokens):
+        raise Unencodable("a display name of encoded words and raw 8-bit octets")
     first, last = high[0], high[-1]
     text = b"".join(
         re.sub(rb"\\(.)", rb"\1", t.text[1:-1]) if t.kind == "quoted" else t.text for t in tokens[first : last + 1]

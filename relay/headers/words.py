@@ -34,12 +34,12 @@ def readable(value: bytes, limit: int = 200) -> str:
     text = _decode_words(value) if b"=?" in value else value.decode("utf-8", "replace")
     if not text.isascii() or not text.isprintable():
         text = _UNSEEN.sub(" ", text)
-    return " ".join(text.split())[:limit]
+    return " ".join(text.split())[:limit].rstrip()
 
 
 def clean(text: str, limit: int = 500) -> str:
     """`text` without control characters and line ends, blanks single, cut to `limit`."""
-    return " ".join(_UNSEEN.sub(" ", text).split())[:limit]
+    return " ".join(_UNSEEN.sub(" ", text).split())[:limit].rstrip()
 
 
 def _decode_words(value: bytes) -> str:
