@@ -1,0 +1,133 @@
+"""Taking a new message: body to a file if it is large, then one row in the next group."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from dataclasses import replace
+from typing import Any
+
+from relay.envelope import BodyFile, Content, Message
+from relay.errors import SpoolError, SpoolFull, SpoolUnhealthy
+from relay.group_commit import StoreBusy, StoreFailed, StoreFull
+from relay.ids import is_id
+from relay.spool import Lease, QueueKey, Standing
+from relay.spool.sqlite_bodies import checksum
+from relay.spool.sqlite_core import Core, Held, retrieved, translated
+from relay.spool.sqlite_rows import CODES, encode, row_sum
+from relay.spool.sqlite_work import release
+from relay.spool.sqlite_writes import Insert
+
+BODY_FILE_BYTES = 128 * 1024
+"""Bodies above this are files: from here on a file of its own costs less than chains of overflow pages and a log
+that holds every byte once more."""
+
+
+async def store(core: Core, message: Message, content: Content, lease: bool) -> Lease | None:
+    """See `relay.spool.Spool.store`."""
+    if not is_id(message.id):
+        raise SpoolError(f"{message.id!r} is not an id this spool can keep")
+    if core.group.failure:
+        raise SpoolUnhealthy(core.group.failure)
+    core.room.check(core.tallies.messages, core.tallies.size, message.size)
+    made: list[Lease] = []
+    work: asyncio.Future[Any]
+    if isinstance(content.body, BodyFile) or len(content.body) > BODY_FILE_BYTES:
+        work = asyncio.ensure_future(_with_file(core, message, content, lease, made))
+    else:
+        total = checksum(message.id, content.head, (content.body,))
+        work = _insert(core, message, content, total, lease, made)
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+
+        def give_back(done: asyncio.Future[Any]) -> None:
+            retrieved(done)
+            if made:  # the write went on, and nobody took the lease
+                core.spawn(release(core, made, None, ""))
+
+        work.add_done_callback(give_back)
+        raise
+    except StoreFull as error:
+        core.room.look_again()
+        raise translated(error) from error
+    except (StoreBusy, StoreFailed) as error:
+        raise translated(error) from error
+    return made[0] if lease else None
+
+
+async def _with_file(core: Core, message: Message, content: Content, lease: bool, made: list[Lease]) -> None:
+    try:
+        total = await core.in_files(core.bodies.keep, message.id, content)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            core.room.look_again()
+            raise SpoolFull(f"no room for the body: {error.strerror}") from error
+        raise SpoolError(f"the body cannot be kept: {error.strerror or error}") from error
+    kept = Content(content.head, BodyFile(core.bodies.path(message.id), _body_size(content)))
+    try:
+        await _insert(core, message, kept, total, lease, made)
+    except (SpoolError, StoreFull, StoreBusy):
+        await core.in_files(core.bodies.remove, message.id)
+        raise
+    # After StoreFailed the row may be there or not; its file stays until the next start has looked.
+
+
+def _insert(
+    core: Core, message: Message, content: Content, total: int, lease: bool, made: list[Lease]
+) -> asyncio.Future[Any]:
+    tallies = core.tallies
+    if lease:
+        message = replace(message, attempts=1)
+    key = QueueKey(message.pool, message.lane, message.bridge)
+    number = tallies.number(key)
+    data = encode(message)
+    body = None if isinstance(content.body, BodyFile) else content.body
+    insert = Insert(
+        id=message.id,
+        queue=number,
+        new_queue=None if number in tallies.saved else key,
+        row=(
+            number,
+            message.received_at,
+            CODES[Standing.QUEUED],
+            int(lease),
+            message.attempts,
+            message.crashes,
+            message.size,
+            message.received_at,
+            message.id,
+            "",
+            row_sum(message.id, data),
+            data,
+            int(body is None),
+        ),
+        content=(total, _body_size(content), content.head, body),
+    )
+
+    def after(row_key: int) -> None:
+        tallies.saved.add(number)
+        tallies.add(number, Standing.QUEUED, message.size, message.received_at)
+        if not lease:
+            tallies.by_number[number].waits(message.received_at)
+            return
+        held = Held(
+            key=row_key,
+            id=message.id,
+            queue=number,
+            size=message.size,
+            received=message.received_at,
+            due=message.received_at,
+            begun=True,
+            attempts=1,
+            base=0,
+            file=body is None,
+        )
+        core.remember(message.id, content)
+        made.append(core.hold(held, message))
+
+    return core.join([insert], size=len(data) + len(content.head) + len(body or b""), after=after)
+
+
+def _body_size(content: Content) -> int:
+    return len(content.body) if isinstance(content.body, bytes) else content.body.size
