@@ -63,10 +63,12 @@ class Router:
     ) -> None:
         self._pools: dict[str, Pool] = {}
         self._nodes: dict[str, Node] = {}
+        self._candidates: dict[str, Candidate] = {}
         self._state = state
         self._clock = clock
         self._rng = rng
         self._health: dict[str, NodeHealth] = {}
+        self._ailing: dict[str, NodeHealth] = {}  # those that are not plainly well; all that decisions look at
         self._health_version: int | None = None
         self._generation = 0  # grows with everything that may make a decision stale
         self._cursors = Cursors(state)
@@ -98,7 +100,7 @@ class Router:
             pool = self._pools.get(message.pool)
             if pool is None:
                 return Unroutable((), f"pool {message.pool} is not configured")
-            screening = screen(pool, message, health=self._health, tried=tried, busy=busy, now=now)
+            screening = screen(pool, message, health=self._ailing, tried=tried, busy=busy, now=now)
             if not screening.eligible:
                 return dead_end(screening, message, now=now)
             generation = self._generation
@@ -135,12 +137,16 @@ class Router:
             if generation == self._generation:  # else we learnt something that `health` may not have
                 break
         self._health, self._health_version = health, version
+        self._ailing = {node: record for node, record in health.items() if _is_ailing(record)}
         self._generation += 1
         return True
 
     def learn_health(self, node: str, health: NodeHealth) -> None:
         """Use the result of an update of our own at once."""
         self._health[node] = health
+        self._ailing.pop(node, None)
+        if _is_ailing(health):
+            self._ailing[node] = health
         self._generation += 1
 
     def health_of(self, node: str) -> NodeHealth:
@@ -163,6 +169,7 @@ class Router:
         """Use these pools from the next decision on. Turns, health and use of what stays are kept."""
         self._pools = {pool.name: pool for pool in pools}
         self._nodes = {node.name: node for pool in self._pools.values() for node in pool.nodes}
+        self._candidates = {name: _candidate(node) for name, node in self._nodes.items()}
         self._failovers = {name: self._failovers.get(name, 0) for name in self._pools}
         self._usage.keep(self._nodes)
         self._generation += 1
@@ -242,7 +249,7 @@ class Router:
             asked.append(node)
         cost = min(wanted, max(1, first.max_recipients))
         request = PermitRequest(
-            tuple(Candidate(f"node:{node.name}", node.caps) for node in asked),
+            tuple([self._candidates.get(node.name) or _candidate(node) for node in asked]),
             cost,
             least=1 if spare is None else cost,  # no need to split what the spare takes whole
         )
@@ -282,6 +289,15 @@ class Router:
     def _stands(self, node: Node, now: float) -> bool:
         """The node is still configured as it was, and still available."""
         return self._nodes.get(node.name) is node and is_available(self.health_of(node.name), now) is None
+
+
+def _candidate(node: Node) -> Candidate:
+    return Candidate(f"node:{node.name}", node.caps)
+
+
+def _is_ailing(health: NodeHealth) -> bool:
+    """Not available at some time or other. Who was available at the epoch is so until the next record says else."""
+    return is_available(health, 0.0) is not None
 
 
 def _full(blocks: Sequence[CapBlock], nodes: Sequence[Node], free_at: float) -> Full:

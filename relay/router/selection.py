@@ -130,8 +130,7 @@ class Unroutable:
 Decision = Route | Hold | Busy | Unroutable
 
 
-@dataclass(frozen=True, slots=True)
-class Screening:
+class Screening(NamedTuple):
     """Nodes by what stands in their way, before rotation and caps.
 
     Attributes:
