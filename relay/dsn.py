@@ -245,7 +245,7 @@ def _status_part(
     for recipient in recipients:
         status = status_code(recipient, action)
         fields = []
-        if recipient.orcpt:
+        if ";" in recipient.orcpt:
             address_type, _, address = clean(recipient.orcpt, 1000).partition(";")
             fields.append(b"Original-Recipient: " + _typed(address_type, address, utf8))
         fields.append(b"Final-Recipient: " + _typed("rfc822", clean(recipient.address, 1000), utf8))

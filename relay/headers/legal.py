@@ -147,23 +147,25 @@ def fold_long(raw: bytes) -> bytes:
     if len(raw) <= _LINE:
         return raw
     lines = raw.removesuffix(b"\r\n").split(b"\r\n")
-    return b"\r\n".join(piece for line in lines for piece in _pieces(line)) + b"\r\n"
+    return b"\r\n".join(piece for line in lines for piece in _pieces(line, raw)) + b"\r\n"
 
 
-def _pieces(line: bytes) -> list[bytes]:
+def _pieces(line: bytes, raw: bytes) -> list[bytes]:
     out: list[bytes] = []
     while len(line) > _LINE:
         cut = _blank(line)
+        if cut == 0:
+            name = raw[:77].partition(b":")[0].decode("ascii", "replace")
+            raise Unencodable(f"a line of {name} is longer than {_LINE} octets without a blank to fold at")
         out.append(line[:cut])
         line = line[cut:]  # the blank stays and becomes the fold's: unfolding gives the line back
     return [*out, line]
 
 
 def _blank(line: bytes) -> int:
-    """Where to fold: a blank before an octet that is none, with something to read before it."""
+    """Where to fold: a blank before an octet that is none, with something to read before it; 0 when there is none."""
     for end in (_FOLD_AT, _LINE):
         for at in range(min(end, len(line) - 2), 0, -1):
             if line[at] in b" \t" and line[at + 1] not in b" \t" and line[:at].strip(b" \t"):
                 return at
-    name = line[:40].partition(b":")[0].decode("ascii", "replace")
-    raise Unencodable(f"a line of {name} is longer than {_LINE} octets without a blank to fold at")
+    return 0

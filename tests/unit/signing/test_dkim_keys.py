@@ -90,15 +90,16 @@ def test_kinds_and_sizes_nobody_verifies_are_not_made(kind, bits):
 
 
 def test_a_short_rsa_key_is_refused():
-    pem = """-----BEGIN RSA PRIVATE KEY-----
-MIIBOgIBAAJBAKj34GkxFhD90vcNLYLInFEX6Ppy1tPf9Cnzj4p4WGeKLs1Pt8Qu
-KUpRKfFLfRYC9AIKjbJTWit+CqvjWYzvQwECAwEAAQJAIJLixBy2qpFoS4DSmoEm
-o3qGy0t6z09AIJtH+5OeRV1be+N4cDYJKffGzDa88vQENZiRm0GRq6a+HPGQMd2k
-TQIhAKMSvzIBnni7ot/OSie2TmJLY4SwTQAevXysE2RbFDYdAiEBCUEaRQnMnbp7
-9mxDXDf6AU0cN/RPBjb9qSHDcWZHGzUCIG2Es59z8ugGrDY+pxLQnwfotadxd+Uy
-v/Ow5T0q5gIJAiEAyS4RaI9YG8EWx/2w0T67ZUVAw8eOMB6BIUg0Xcu+3okCIBOs
-/5OiPgoTdSy7bcF9IGpSE8ZgGKzgYQVZeN97YE00
------END RSA PRIVATE KEY-----
+    pem = """-----BEGIN PRIVATE KEY-----
+MIIBVwIBADANBgkqhkiG9w0BAQEFAASCAUEwggE9AgEAAkEAxBXksCRzDvT4ou2r
+4AtMxLs3w9NGyQjbywdJbZ/dP6ud/JYkh1ubEDOMlmk8cB/Qwt45bvTH1ZqorkIx
+M/gh3wIDAQABAkEAw8xcw+pRnfDNydtr0ddWu+d6Yqc4uouG9e/7yWRliCm1kzG3
+UqnyhONmyshmD22hnnLvxj5p9vMM/3RDeZizGQIhAOUtFpEJVmXnHQQ7JGc72G5W
+wFfwiJwi1LDgyISLa7NdAiEA2wlLu7yTJqbeSc3fK6KGmtX4m3A+uJ+04INT5bXc
+MmsCIQCKgGhN+P2tEjKYFwIWHbXcYTNXMjftXKN7zi2A5R2OxQIhAMTjQD5LLgLK
+cHnrIrY4a8J2n/gpF1ghxxchNaMArCRtAiEA4wKkKItEzgCrT9cHit+b4vJMZE/f
+xVzIwKK78yQSvoU=
+-----END PRIVATE KEY-----
 """  # 512 bits
-    with pytest.raises(ConfigError, match=r"RSA of 512 bits|not a PEM"):
+    with pytest.raises(ConfigError, match="RSA of 512 bits"):
         parse_key(pem.encode(), domain="a.example", selector="s")

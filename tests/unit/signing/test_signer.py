@@ -34,8 +34,7 @@ def verify(message: bytes, *keys, index: int = 0) -> bool:
     records = {name + ".": "".join(value).encode() for name, value in map(dns_record, keys)}
     try:
         return dkim.DKIM(message).verify(index, lambda name, timeout=5: records.get(name.decode(), b""))
-    except dkim.ValidationError as error:
-        assert "body hash mismatch" in str(error)
+    except dkim.ValidationError:  # how dkimpy says that the body is another
         return False
 
 
