@@ -8,14 +8,13 @@ of the main file is read, symbolic links included, so an include cannot be turne
 from __future__ import annotations
 
 import glob
-import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from relay.config.disk import Unreadable, read_regular
 from relay.config.faults import Fault, Notice, Place, key_path
-from relay.config.interpolate import Interpolation, reason
+from relay.config.interpolate import Interpolation
 from relay.config.yaml12 import MAX_OCTETS, Mapping, Scalar, Sequence, YamlFault, parse
 
 MAX_FILES = 500
@@ -25,27 +24,13 @@ MAX_TOTAL_OCTETS = 16 * MAX_OCTETS
 _REPEATABLE = frozenset({"version"})
 
 
-class Unreadable(Exception):
-    """A configuration file cannot be read; the text says why."""
-
-
 def read_bytes(path: Path) -> bytes:
-    """The content of a regular file, at most one octet above the limit (the parser says that it is too large).
+    """The content of a file, at most one octet above the limit (the parser says that it is too large).
 
     Raises:
         Unreadable: missing, a directory, a device, no permission.
     """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
-            mode = os.fstat(handle).st_mode
-            if stat.S_ISDIR(mode):
-                raise Unreadable("is a directory")
-            if not stat.S_ISREG(mode):
-                raise Unreadable("is not a regular file")
-            return file.read(MAX_OCTETS + 1)
-    except OSError as fault:
-        raise Unreadable(reason(fault)) from None
+    return read_regular(path, MAX_OCTETS + 1)[0]
 
 
 @dataclass(slots=True)
@@ -161,14 +146,16 @@ class _Gathering:
         return [
             (key_path(("include", index)), item)
             for index, item in enumerate(listed.items)
-            if isinstance(item, Scalar) and isinstance(item.value, str) and item.value and not item.failed
+            if isinstance(item, Scalar)
+            and isinstance(item.value, str)
+            and item.value.isprintable()
+            and item.value
+            and not item.failed
         ]
 
     def _matches(self, item: Scalar, key: str, source: _Source, trail: tuple[Path, ...]) -> list[_Source]:
         pattern = str(item.value)
         asked = Fault(item.place, key, "")
-        if "\0" in pattern:
-            return self._refuse(asked, "NUL in a file name")
         parts = PurePath(pattern)
         if parts.is_absolute() or ".." in parts.parts:
             return self._refuse(

@@ -9,14 +9,12 @@ Files are read through a callable, the environment is an argument: the rest is p
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from relay.config.disk import Unreadable, is_exposed, read_regular
 from relay.config.faults import Fault, Notice, did_you_mean, key_path
 from relay.config.yaml12 import Node, Scalar, scalars
 from relay.fields import Interpolated
@@ -36,10 +34,6 @@ class SecretFile:
     exposed: bool
 
 
-class Unreadable(Exception):
-    """A file cannot be used as a value; the text says why and holds none of it."""
-
-
 ReadSecret = Callable[[Path], SecretFile]
 
 
@@ -49,19 +43,7 @@ def read_secret(path: Path) -> SecretFile:
     Raises:
         Unreadable: missing, not a regular file, too large, empty or not UTF-8 text.
     """
-    try:
-        # O_NONBLOCK: opening a FIFO that nobody writes to must not stop the start.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as fault:
-        raise Unreadable(reason(fault)) from None
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise Unreadable("is a directory" if stat.S_ISDIR(status.st_mode) else "is not a regular file")
-        try:
-            data = file.read(SECRET_FILE_OCTETS + 1)
-        except OSError as fault:
-            raise Unreadable(reason(fault)) from None
+    data, mode = read_regular(path, SECRET_FILE_OCTETS + 1)
     if len(data) > SECRET_FILE_OCTETS:
         raise Unreadable(f"is larger than {SECRET_FILE_OCTETS} octets")
     try:
@@ -71,19 +53,7 @@ def read_secret(path: Path) -> SecretFile:
     text = text.removesuffix("\n").removesuffix("\r")
     if not text:
         raise Unreadable("is empty")
-    return SecretFile(text, bool(status.st_mode & stat.S_IROTH))
-
-
-def reason(fault: OSError) -> str:
-    match fault.errno:
-        case errno.ENOENT:
-            return "does not exist"
-        case errno.EACCES | errno.EPERM:
-            return "is not readable by this user"
-        case errno.EISDIR:
-            return "is a directory"
-        case _:
-            return f"cannot be read ({os.strerror(fault.errno or 0)})"
+    return SecretFile(text, is_exposed(mode))
 
 
 class Interpolation:

@@ -136,7 +136,7 @@ def parse(data: bytes, file: str) -> tuple[Node, list[Fault]]:
     except yaml.MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
-        raise YamlFault(place, _syntax_message(fault, text, mark.line if mark else -1)) from None
+        raise YamlFault(place, *_syntax_message(fault, text, mark.line if mark else -1)) from None
     except yaml.YAMLError as fault:
         raise YamlFault(Place(file), f"not YAML: {type(fault).__name__}") from None
     if builder.root is None:
@@ -148,12 +148,13 @@ def _place_at(before: str, file: str) -> Place:
     return Place(file, before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
 
 
-def _syntax_message(fault: yaml.MarkedYAMLError, text: str, line: int) -> str:
-    """What the parser says, with the one cause it never names: a tab used as indent."""
-    lines = text.split("\n", line + 1)
-    if 0 <= line < len(lines) and "\t" in lines[line][: len(lines[line]) - len(lines[line].lstrip())]:
-        return "tabs are not allowed as indent"
-    return f"syntax error: {fault.problem or fault.context or 'not YAML'}"
+def _syntax_message(fault: yaml.MarkedYAMLError, text: str, line: int) -> tuple[str, str]:
+    """What the parser says, and the two causes it never names: tabs as indent, braces of an unquoted `${…}`."""
+    around = text.split("\n", line + 1)[max(line - 1, 0) : line + 1] if line >= 0 else []
+    if around and "\t" in around[-1][: len(around[-1]) - len(around[-1].lstrip())]:
+        return "tabs are not allowed as indent", "use blanks"
+    hint = 'inside { } and [ ] write "${…}" in quotes' if any("${" in piece for piece in around) else ""
+    return f"syntax error: {fault.problem or fault.context or 'not YAML'}", hint
 
 
 @dataclass(slots=True)

@@ -5,14 +5,13 @@ The one check that reads the disk. `cryptography` is imported when there is some
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 from relay.config.checks.references import nodes_of
-from relay.config.include import Unreadable, read_bytes
+from relay.config.disk import Unreadable, is_exposed, read_regular
 from relay.config.models import Config
 from relay.config.models.server import ListenerModel
 from relay.config.models.traffic import node_options
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 _LEAST_RSA_BITS = 1024
 """RFC 8301 §3.2: verifiers must not accept shorter keys; the same bound serves for TLS."""
 _SOUND_RSA_BITS = 2048
+_LARGEST_FILE = 1024 * 1024
+"""The authorities of a whole system are a quarter of this."""
 _SOON = timedelta(days=14)
 
 
@@ -151,7 +152,7 @@ def _check_strength(key: PrivateKeyTypes) -> None:
 
 def _read(file: FilePath) -> bytes:
     try:
-        return read_bytes(file)
+        return read_regular(file, _LARGEST_FILE)[0]
     except Unreadable as fault:
         raise _Unfit(str(fault)) from None
 
@@ -161,5 +162,5 @@ def _warn_exposed(file: FilePath, path: Path, report: Report) -> None:
         mode = file.stat().st_mode
     except OSError:
         return
-    if mode & stat.S_IROTH:
+    if is_exposed(mode):
         report.warn(path, f"{file} can be read by every user of this machine", f"chmod o-r {file}")
