@@ -222,7 +222,7 @@ class Book:
     the workers, those still on the old one must not be robbed of their count.
 
     Attributes:
-        latest: when it was last taken from.
+        latest: when it was last looked at or taken from; a look alone is not worth keeping.
         changed: it differs from what was loaded and must be kept.
     """
 
@@ -243,14 +243,14 @@ class Book:
         return book
 
     def arrive(self, now: float) -> float:
-        """The time at which a caller whose clock says `now` is taken to come; never before earlier takers."""
+        """The time at which a caller whose clock says `now` is taken to come; never before those it found here."""
         if now < self.latest:
             if self.latest - now <= MAX_SKEW_S:
                 return self.latest
             for ledger in self._ledgers.values():
                 ledger.fold(now)
-            self.latest = now
             self.changed = True  # or every look would begin the window anew, and a full cap would never open
+        self.latest = now  # looking expires: who comes from before must not miss what is gone
         return now
 
     def ledger(self, window_s: float) -> Ledger:

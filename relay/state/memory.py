@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from relay.pools.caps import Book
+from relay.pools.caps import MAX_SKEW_S, Book
 from relay.pools.health import NodeHealth
 from relay.state import Candidate, CountKey, Denied, Permit, PermitRequest, Usage
 from relay.state.granting import answer, check, usage
@@ -19,7 +19,7 @@ class MemoryState:
         self._turns: defaultdict[str, int] = defaultdict(int)
         self._health: dict[str, NodeHealth] = {}
         self._health_version = 0
-        self._claims: dict[str, tuple[str, float]] = {}
+        self._claims: dict[str, tuple[str, float, float]] = {}
         self._counts: defaultdict[CountKey, int] = defaultdict(int)
 
     async def reserve(self, requests: Sequence[PermitRequest], *, now: float) -> list[Permit | Denied]:
@@ -53,14 +53,16 @@ class MemoryState:
         return self._health_version
 
     async def claim(self, name: str, *, owner: str, ttl_s: float, now: float) -> bool:
-        holder, until = self._claims.get(name, (owner, now))
-        if holder != owner and now < until:
+        holder, until, length_s = self._claims.get(name, (owner, now, ttl_s))
+        # A lease that ends later than its length from now was taken before the clock was set back.
+        if holder != owner and now < until <= now + length_s + MAX_SKEW_S:
             return False
-        self._claims[name] = (owner, now + ttl_s)
+        self._claims[name] = (owner, now + ttl_s, ttl_s)
         return True
 
     async def unclaim(self, name: str, *, owner: str) -> None:
-        if self._claims.get(name, ("", 0.0))[0] == owner:
+        holder, _, _ = self._claims.get(name, ("", 0.0, 0.0))
+        if holder == owner:
             del self._claims[name]
 
     async def count(self, deltas: Mapping[CountKey, int]) -> None:
