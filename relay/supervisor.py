@@ -347,10 +347,10 @@ class Supervisor:
     def _stop(self, why: str) -> None:
         self._kill_at = time.monotonic() + self._drain_s + GRACE_S
         notify("STOPPING=1")
-        self._tell("info", "supervisor.stopping", {"why": why})
         self._signal_workers(signal.SIGTERM)
         # Ours must go as well, or connections would queue on a socket nobody accepts from.
         close_all(slot.sockets for slot in self._slots)
+        self._tell("info", "supervisor.stopping", {"why": why})
 
     def _kill(self, why: str) -> None:
         if any(slot.pid for slot in self._slots):
