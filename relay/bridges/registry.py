@@ -87,9 +87,12 @@ class Registry:
         self, bridge: Bridge, networks: dict[tuple[int, int], dict[int, Bridge]], faults: list[str]
     ) -> None:
         for network in bridge.networks:
-            shift = network.max_prefixlen - network.prefixlen
-            table = networks.setdefault((network.version, shift), {})
-            prefix = int(network.network_address) >> shift
+            shift, number = network.max_prefixlen - network.prefixlen, int(network.network_address)
+            version = network.version
+            if version == 6 and shift <= 32 and number >> 32 == _MAPPED:  # what `for_address` takes for IPv4
+                version, number = 4, number & 0xFFFFFFFF
+            table = networks.setdefault((version, shift), {})
+            prefix = number >> shift
             holder = table.setdefault(prefix, bridge)
             if holder is not bridge:
                 faults.append(f"bridge {bridge.name!r}: network {network} is taken by bridge {holder.name!r}")

@@ -417,6 +417,55 @@ sys.exit(supervisor.run())
         process.stdout.close()
 
 
+def test_an_event_loop_serves_and_drains_as_a_worker():
+    program = """
+import asyncio, signal, sys
+from relay.listen_sockets import ListenAddress, bind_all
+from relay.supervisor import Supervisor
+
+async def serve(context):
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_reader(context.parent_fd, stop.set)
+    async def answer(reader, writer):
+        writer.write(b"hello\\n")
+        writer.close()
+    servers = [await asyncio.start_server(answer, sock=sock) for sock in context.sockets]
+    context.ready()
+    await stop.wait()
+    for server in servers:
+        server.close()
+    return 0
+
+sockets = bind_all([ListenAddress("127.0.0.1", 0)], 2)
+print(sockets[0][0].getsockname()[1], flush=True)
+def tell(level, event, fields): pass
+try:
+    import uvloop
+    run = uvloop.run if sys.argv[1] == "uvloop" else asyncio.run
+except ImportError:
+    run = asyncio.run
+sys.exit(Supervisor(lambda context: run(serve(context)), sockets, drain_s=2, tell=tell).run())
+"""
+    for loop in ("asyncio", "uvloop"):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, loop], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline())
+            for _ in range(10):
+                with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+                    assert sock.makefile("rb").readline() == b"hello\n"
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=10)
+            assert (process.returncode, errors) == (0, b"")
+        finally:
+            process.kill()
+            process.communicate()
+
+
 # The service manager
 
 

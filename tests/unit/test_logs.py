@@ -151,10 +151,25 @@ def test_odd_values_are_shown_as_something_bounded(value, shown):
 
 @pytest.mark.parametrize(
     "name",
-    (
-        "password Password smtp_passwd api_key API-Key apikey access_token authorization cookie client_secret "
-        "credentials private_key auth pass pwd user_pass passphrase"
-    ).split(),
+    [
+        "password",
+        "Password",
+        "smtp_passwd",
+        "api_key",
+        "API-Key",
+        "apikey",
+        "access_token",
+        "authorization",
+        "cookie",
+        "client_secret",
+        "credentials",
+        "private_key",
+        "auth",
+        "pass",
+        "pwd",
+        "user_pass",
+        "passphrase",
+    ],
 )
 @pytest.mark.parametrize("as_json", [True, False])
 def test_fields_with_secret_names_are_masked_wherever_they_are(name, as_json):

@@ -150,6 +150,18 @@ def test_look_up_agrees_with_trying_every_network(networks, addresses):
         assert (found.name if found else None) == (str(holders[-1]) if holders else None)
 
 
+def test_a_network_written_as_mapped_ipv6_is_the_ipv4_network():
+    registry = Registry([bridge("mapped", networks=("::ffff:192.0.2.0/120",))])
+    for address in ("192.0.2.9", "::ffff:192.0.2.9"):
+        assert registry.for_address(address) is not None
+    assert registry.for_address("192.0.3.9") is None
+
+
+def test_nothing_of_a_registry_shows_a_secret():
+    registry = Registry([bridge("shop", login="shop", secret="open-sesame")])
+    assert "sesame" not in repr(list(registry)) + repr(vars(registry)) + repr(registry)
+
+
 def test_look_ups_stay_fast_with_ten_thousand_bridges():
     registry = Registry(
         [bridge(f"b{n}", login=f"u{n}", secret="x", networks=(f"10.{n >> 8}.{n & 255}.0/24",)) for n in range(10_000)]
