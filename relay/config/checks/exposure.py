@@ -10,7 +10,7 @@ from relay.config.models import Config
 from relay.config.models.server import ListenerModel
 from relay.config.models.traffic import is_hash, node_options
 from relay.config.places import Path, Report, find
-from relay.config.yaml12 import Scalar
+from relay.config.yaml12 import Scalar, Sequence
 from relay.upstreams.smtp_options import SmtpOptions
 
 _WIDEST = {4: 8, 6: 16}
@@ -19,7 +19,8 @@ _WIDEST = {4: 8, 6: 16}
 
 def check_exposure(config: Config, report: Report) -> None:
     """Listeners, networks and secrets."""
-    if not config.listeners:
+    listed = find(report.root, ("listeners",))
+    if listed.path and isinstance(listed.node, Sequence) and not listed.node.items:
         report.fault(("listeners",), "no listeners", "add one, or remove the key to listen on 127.0.0.1:2525")
     for index, listener in enumerate(config.listeners):
         _check_listener(listener, ("listeners", index), report)
