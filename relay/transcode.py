@@ -33,6 +33,10 @@ _PIECE = 57 * 4096  # base64 lines of 76 are 57 octets; 233 kB at a time
 
 _HIGH = re.compile(rb"[\x80-\xff]")
 _LONG = re.compile(rb"[^\r\n]{999}")
+_ENCODABLE = frozenset(
+    {b"message/global-delivery-status", b"message/global-headers", b"message/global-disposition-notification"}
+)
+"""The message types that are header fields in UTF-8 and may be encoded (RFC 6533 §6)."""
 _TYPE = re.compile(rb"([!#-'*+.0-9A-Z^-~-]+)/([!#-'*+.0-9A-Z^-~-]+)[ \t]*(?:;|\Z|\()")
 _BOUNDARY = re.compile(rb';[ \t]*(boundary[^=;\s]*)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s";()]*))', re.IGNORECASE)
 
@@ -145,7 +149,7 @@ class _Walk:
         if kind in (b"message/rfc822", b"message/global") and encoding in (b"7bit", b"8bit", b"binary"):
             pieces = self._message(start, end, depth)
             return _joined(self._opened(fields)), pieces
-        if kind.startswith(b"message/"):
+        if kind.startswith(b"message/") and kind not in _ENCODABLE:
             raise CannotTranscode(f"{kind.decode('ascii')} may not be encoded")
         encoding, pieces = self._leaf(kind, encoding, start, end)
         fields = _with_encoding(fields, encoding)
@@ -168,7 +172,7 @@ class _Walk:
             return encoding, self._rewrap_base64(start, end)
         if encoding not in (b"7bit", b"8bit", b"binary"):
             raise CannotTranscode("a part has an unknown transfer encoding")
-        if kind.startswith(b"text/") and encoding != b"binary":
+        if (kind.startswith(b"text/") or kind in _ENCODABLE) and encoding != b"binary":
             return b"quoted-printable", self._quoted(start, end)
         return b"base64", self._base64(start, end)
 

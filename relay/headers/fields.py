@@ -13,12 +13,9 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-_FIELD = re.compile(
-    rb"((?:([!-9;-~]++)(?:[ \t]|\r\n[ \t])*+:)?+"  # a name; blanks before the colon are obsolete syntax, but seen
-    rb"[^\r]*+(?:\r(?!\n(?![ \t]))[^\r]*+)*+"  # up to a CRLF that is not followed by a blank
-    rb"(?:\r\n|\Z))"
-)
-"""Possessive throughout: linear time on any input."""
+_END = re.compile(rb"\r\n(?![ \t])")  # a line end that is no fold
+_FTEXT = bytes(octet for octet in range(33, 127) if octet != ord(":"))
+_NAME = re.compile(rb"([!-9;-~]++)(?:[ \t]|\r\n[ \t])*+:")  # blanks before the colon: obsolete syntax, but seen
 
 
 class Field(NamedTuple):
@@ -39,8 +36,20 @@ class Field(NamedTuple):
 
 
 def walk(head: bytes) -> list[Field]:
-    """The fields of a header section, top to bottom. Never fails; no I/O, hot path (about 5 us for 12 fields)."""
-    return [Field(name.lower(), raw) for raw, name in _FIELD.findall(head) if raw]
+    """The fields of a header section, top to bottom. Linear time, never fails; no I/O, hot path."""
+    pieces = _END.split(head)
+    last = pieces.pop()  # empty but when the last CRLF is missing
+    fields = []
+    for piece in pieces:
+        name, colon, _ = piece.partition(b":")
+        if not colon or name.translate(None, _FTEXT):
+            match = _NAME.match(piece)
+            name = match[1] if match else b""
+        fields.append(Field(name.lower(), piece + b"\r\n"))
+    if last:
+        match = _NAME.match(last)
+        fields.append(Field(match[1].lower() if match else b"", last))
+    return fields
 
 
 def presence(names: Iterable[bytes]) -> re.Pattern[bytes]:

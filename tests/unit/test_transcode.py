@@ -212,6 +212,12 @@ def test_unclear_structure_is_refused(head, body, why):
         convert(Content(head, body))
 
 
+def test_internationalized_reports_may_be_encoded():
+    head = b"Content-Type: message/global-delivery-status\r\nMIME-Version: 1.0\r\n"
+    result = convert(Content(head, "Final-Recipient: utf-8; jü@x.example\r\n".encode()))
+    assert result.body == b"Final-Recipient: utf-8; j=C3=BC@x.example\r\n"
+
+
 def test_depth_and_number_of_parts_are_bounded():
     body = b"\xff\r\n"
     for level in range(60):
