@@ -145,11 +145,11 @@ def test_weighted_turns_are_spread_evenly(weights: list[int], start: int, length
 def test_the_weighted_turns_of_a_full_node_are_spread_by_the_weights_of_the_others() -> None:
     eligible = weighted(5, 2, 3, 10)
     takers: Counter[str] = Counter()
-    for turn in range(20 * 15):
+    for turn in range(20 * 3):
         ordered = names(Rotation.WEIGHTED, eligible, turn)
         if ordered[0] == "n0":
             takers[ordered[1]] += 1
-    assert takers == {"n1": 10, "n2": 15, "n3": 50}  # 75 turns of n0 in 2:3:10
+    assert takers == {"n1": 2, "n2": 3, "n3": 10}
 
 
 def test_without_a_node_the_others_keep_their_proportions() -> None:
@@ -277,10 +277,8 @@ def test_the_slices_of_a_node_that_is_away_are_spread_over_the_others() -> None:
 
 def test_a_drained_member_has_no_slice() -> None:
     members = [node("drained", weight=0), *nodes(2)]
-    counted = Counter(
-        names(Rotation.INTERVAL, members[1:], members=members, now=300.0 * number)[0] for number in range(10)
-    )
-    assert counted == {"n0": 5, "n1": 5}
+    seen = [names(Rotation.INTERVAL, members[1:], members=members, now=300.0 * number)[0] for number in range(6)]
+    assert seen == ["n0", "n1"] * 3
 
 
 @pytest.mark.parametrize(("now", "interval_s"), [(-5.0, 300.0), (NOW, 0.0)])

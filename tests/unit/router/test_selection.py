@@ -13,6 +13,7 @@ from relay.pools.health import NodeHealth, NodeStatus
 from relay.pools.pool import Pool, Rotation
 from relay.router.selection import (
     LOOK_AGAIN_S,
+    SOON_S,
     Busy,
     Decision,
     Full,
@@ -235,6 +236,13 @@ def test_capped_nodes_are_named_with_their_cap() -> None:
     assert isinstance(decision, Hold)
     assert decision.until == NOW + 0.05
     assert decision.trace == (("n0", Verdict.CAPPED, "14 of 14"), ("n1", Verdict.CAPPED, "9 of 9"))
+
+
+def test_room_that_was_promised_for_the_past_is_looked_for_soon() -> None:
+    screening = screen(pool(*nodes(1)), message(), health={}, tried=set(), busy=set(), now=NOW)
+    decision = dead_end(screening, message(), now=NOW, full=Full({"n0": "full"}, NOW - 5))
+    assert isinstance(decision, Hold)
+    assert decision.until == NOW + SOON_S
 
 
 def test_standbys_are_named_as_kept_back() -> None:
