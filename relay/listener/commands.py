@@ -49,6 +49,8 @@ class MailCommands(AuthCommands):
             self.fail(replies.HELO_FIRST)
         elif self.envelope is not None:
             self.fail(replies.NESTED_MAIL)
+        elif service.draining:
+            self.end(replies.SHUTTING_DOWN, "")
         elif not session.tls and (service.options.require_tls or (bridge is None and self._tls_comes_first())):
             self.fail(replies.TLS_FIRST)
         elif bridge is None:

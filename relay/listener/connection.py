@@ -34,6 +34,10 @@ LINGER_OCTETS = 1024 * 1024
 """How much of what a refused client still sends is read and dropped."""
 
 
+TIMER_GRAIN = 0.02
+"""Loops fire a millisecond early, and what was told to end takes a moment: look again, but not at once."""
+
+
 class Gone(Exception):
     """There is no more input: the client closed, was lost, or is being sent away."""
 
@@ -359,7 +363,7 @@ class Connection(SMTP):
             self._expire(now)
         if self._timer is None:
             due = min(self._deadline, self._session_end)
-            self._set_timer(due if due > now else now + 1.0)
+            self._set_timer(max(due, now + TIMER_GRAIN))
 
     def _expire(self, now: float) -> None:
         options = self.service.options

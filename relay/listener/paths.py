@@ -226,6 +226,8 @@ def _split_path(path: bytes, fault: _Fault) -> tuple[bytes, bytes | None, bytes]
         if route is None:
             raise fault("Malformed source route")
         at = route.end()
+        if path.startswith(b">", at):
+            raise fault("Malformed address")
     match = _QUOTED.match(path, at) or _UNQUOTED.match(path, at)
     assert match is not None  # _UNQUOTED matches the empty string
     local = match[0]

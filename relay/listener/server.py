@@ -12,6 +12,7 @@ import contextlib
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Sequence
 from ipaddress import ip_address
 
@@ -89,6 +90,7 @@ class Listener:
         logging.getLogger("mail.debug").setLevel(logging.ERROR)
         loop = asyncio.get_running_loop()
         service = Service(self._options, self._acceptor, self._events, self._counters, self._tls_context)
+        await loop.run_in_executor(service.writers, _prepare_body_dir, self._options, time.time())
         self._service = service
         backlog = self._options.backlog
         if self._options.tls != "implicit" and not self._options.proxy_from:
@@ -106,8 +108,11 @@ class Listener:
         self._sockets = [sock]
         self._accepting = [loop.create_task(self._accept(service, sock))]
 
-    async def drain(self, within_s: float) -> int:
-        """Stop accepting, send idle clients away, let open transactions finish for `within_s` seconds.
+    async def drain(self, deadline: float) -> int:
+        """Stop accepting, send idle clients away, let open transactions finish until `deadline`.
+
+        Args:
+            deadline: seconds of the event loop's clock.
 
         Returns:
             How many sessions were left at the end and were cut. A commit among them goes on, its reply is lost.
@@ -120,7 +125,6 @@ class Listener:
         for connection in tuple(service.sessions):
             if connection.envelope is None and connection.phase is Phase.COMMAND:
                 connection.dismiss(replies.SHUTTING_DOWN, "")
-        deadline = service.loop.time() + within_s
         while service.sessions and (left := deadline - service.loop.time()) > 0:
             await asyncio.wait([c.task for c in service.sessions], timeout=left, return_when=asyncio.FIRST_COMPLETED)
         remaining = tuple(service.sessions)
@@ -196,6 +200,19 @@ class Listener:
                 service.counters.give_back("total")
                 with contextlib.suppress(OSError):
                     sock.close()
+
+
+def _prepare_body_dir(options: ListenerOptions, now: float) -> None:
+    """Make the folder of large bodies, and remove what a killed process left there.
+
+    Other workers use the folder too: only a file that was not written to for longer than any session lasts is orphaned.
+    """
+    options.body_dir.mkdir(parents=True, exist_ok=True)
+    newest = now - options.session_timeout - options.accept_deadline
+    for path in options.body_dir.glob("body-*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < newest:
+                path.unlink()
 
 
 def _hardened(context: ssl.SSLContext | None) -> ssl.SSLContext | None:
