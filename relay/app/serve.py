@@ -30,6 +30,8 @@ def serve(settings: Settings) -> int:
         return os.EX_CONFIG
     shared = Shared(settings.workers)
     log = configure(settings.log, threaded=False)
+    for warning in settings.loaded.warnings:
+        log.tell("warning", "config.warning", {"text": str(warning)})
 
     def work(context: WorkerContext) -> int:
         return run_worker(settings, context, shared)

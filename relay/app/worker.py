@@ -89,12 +89,13 @@ class Worker:
                 self.events.started(shard=self._shard, pid=os.getpid())
                 self._context.ready()
                 await self._stop.wait()
+                failed = bool(self.spool.unhealthy_reason())
                 await self._drain()
                 for task in background:
                     task.cancel()
         finally:
             await self._close()
-        return 1 if self.spool.unhealthy_reason() else 0
+        return os.EX_IOERR if failed else 0
 
     async def reload(self) -> dict[str, Any]:
         """Read the configuration again and take over the bridges; everything else is named as needing a restart.

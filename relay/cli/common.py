@@ -33,8 +33,6 @@ def load_config(path: str) -> Settings:
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(os.EX_CONFIG)
-    for warning in loaded.warnings:
-        click.echo(f"warning: {warning}", err=True)
     return Settings(Path(path), loaded)
 
 

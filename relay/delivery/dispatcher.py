@@ -106,6 +106,7 @@ class Dispatcher:
         self._running: set[asyncio.Task[None]] = set()
         self._look = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0  # loop time
         self._paused_until = 0.0
         self._stopping = False
 
@@ -255,12 +256,14 @@ class Dispatcher:
         self._pump()
 
     def _wake_at(self, when: float) -> None:
+        """Pump again at `when` (epoch seconds), or earlier when that is asked for already."""
         loop = asyncio.get_running_loop()
         at = loop.time() + max(0.0, when - self._clock())
         if self._alarm is not None:
-            if not self._alarm.cancelled() and self._alarm.when() <= at and self._alarm.when() > loop.time():
+            if loop.time() < self._alarm_at <= at:
                 return
             self._alarm.cancel()
+        self._alarm_at = at
         self._alarm = loop.call_at(at, self._pump)
 
     async def _work(self, job: Job) -> None:

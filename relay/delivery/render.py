@@ -14,7 +14,7 @@ from relay.headers.stamp import Headers
 from relay.pools.pool import Node, Pool
 from relay.signing.offload import sign_async
 from relay.signing.signer import Signer
-from relay.transcode import transcode
+from relay.transcode import CannotTranscode, transcode
 from relay.upstreams.base import Capabilities
 
 INLINE_BYTES = 256 * 1024
@@ -68,7 +68,15 @@ class Rendering:
         eight_bit = facts.eight_bit and convert and not facts.smtputf8
         long_lines = facts.long_lines and not facts.signed
         if eight_bit or long_lines:
-            content = await self._fit(content, eight_bit=eight_bit, long_lines=long_lines)
+            try:
+                content = await self._fit(content, eight_bit=eight_bit, long_lines=long_lines)
+            except CannotTranscode:
+                # A line that cannot be made shorter without damage goes as it is: most servers take it. What is
+                # 8-bit where only 7 bits pass does not.
+                if not long_lines:
+                    raise
+                if eight_bit:
+                    content = await self._fit(content, eight_bit=True, long_lines=False)
         if renderer.signer is None:
             return content
         domain = facts.from_domain or (from_domain(content.head) if node.from_email else "")

@@ -39,11 +39,15 @@ class _Keep:
         return "250 2.0.0 Ok"
 
 
+class _Server(SMTP):
+    line_length_limit = 1024 * 1024  # real servers take long lines; aiosmtpd's own limit would refuse them
+
+
 async def _serve(port: int, ledger: Path) -> None:
     loop = asyncio.get_running_loop()
     handler = _Keep(ledger)
     server = await loop.create_server(
-        lambda: SMTP(handler, hostname="sink.example.com", enable_SMTPUTF8=True), "127.0.0.1", port
+        lambda: _Server(handler, hostname="sink.example.com", enable_SMTPUTF8=True), "127.0.0.1", port
     )
     async with server:
         await server.serve_forever()
