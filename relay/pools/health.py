@@ -138,15 +138,10 @@ def delivered(health: NodeHealth) -> NodeHealth:
     return replace(health, failures=0, test_status=OK)
 
 
-def cool_down(health: NodeHealth, until: float, reason: str, *, now: float | None = None) -> NodeHealth:
-    """The upstream asked for a slower pace: nothing for it before `until`. The longest wish wins.
-
-    Args:
-        now: bounds the wish to an hour from then. Pass it whenever `until` comes from the upstream.
-    """
-    if now is not None:
-        until = min(until, now + MAX_COOL_S)
-    if until <= health.cool_until:
+def cool_down(health: NodeHealth, until: float, reason: str, *, now: float) -> NodeHealth:
+    """The upstream asked for a slower pace: nothing for it before `until`, at most an hour. The longest wish wins."""
+    until = min(until, now + MAX_COOL_S)
+    if until <= max(now, health.cool_until):
         return health
     return replace(health, cool_until=until, cool_reason=reason[:MAX_ERROR])
 

@@ -145,6 +145,10 @@ def test_the_longest_cool_down_wins_up_to_an_hour() -> None:
     assert cool_down(health, NOW + 1e9, "absurd", now=NOW).cool_until == NOW + MAX_COOL_S
 
 
+def test_a_cool_down_that_is_over_already_changes_nothing() -> None:
+    assert cool_down(WELL, NOW, "late", now=NOW) is WELL
+
+
 def test_a_pause_ends_by_itself_and_returns_to_what_was_before() -> None:
     for before, after in ((WELL, NodeStatus.ACTIVE), (DOWN, NodeStatus.INACTIVE)):
         paused = pause(before, NOW + 1, by="ann", reason="maintenance", until=NOW + 60)
@@ -248,7 +252,7 @@ def test_the_reason_is_told_in_an_operators_words(health: NodeHealth, words: str
 
 
 def test_times_no_calendar_knows_are_still_told() -> None:
-    assert "@1000000000000000000" in str(is_available(replace(WELL, cool_until=1e18), NOW))
+    assert "@1000000000000000000" in str(is_available(replace(DOWN, since=1e18), NOW))
 
 
 def test_a_clock_set_back_by_years_does_not_postpone_the_check_by_years() -> None:
