@@ -37,6 +37,9 @@ _NOTED = _REMOVED | frozenset({*_SINGLE, b"received", b"dkim-signature", b"authe
 
 _Choice = TypeVar("_Choice", Rotation, Lane)
 
+_GUARD = b"X-Relay-Malformed:\r\n"
+"""Goes before a section whose first line begins with a blank: that line would else continue a field of ours."""
+
 _CAMPAIGN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _KEY = re.compile(rb"[!-~]{1,128}")
 _MESSAGE_ID = re.compile(rb"<[^<>\x00-\x20\x7f]{1,980}>")
@@ -62,7 +65,7 @@ class Prepared:
         unsigned_by_removal: those of `removed` that the client's signature lists: it will not verify any more.
         repeated: lower-case names that may occur once and occur more often.
         hops: Received fields the client's message had; own_hops: those of them written by this hostname.
-        fields: number of fields, malformed lines included.
+        fields: number of fields, malformed lines included; malformed: how many of them are such lines.
         eight_bit: the stored head has octets above 0x7f.
     """
 
@@ -84,6 +87,7 @@ class Prepared:
     hops: int
     own_hops: int
     fields: int
+    malformed: int
     eight_bit: bool
 
     def facts(self, *, eight_bit: bool = False, long_lines: bool = False, smtputf8: bool = False) -> Facts:
@@ -142,6 +146,8 @@ def prepare(head: bytes, *, trace: Trace, now: float, new_message_id: Callable[[
     elif b"message-id" not in covered:
         message_id = new_message_id()
         added.append(b"Message-ID: " + message_id.encode("ascii") + b"\r\n")
+    if head[:1] in (b" ", b"\t"):
+        added.append(_GUARD)
     added.append(head)
     head = b"".join(added)
 
@@ -168,6 +174,7 @@ def prepare(head: bytes, *, trace: Trace, now: float, new_message_id: Callable[[
         hops=len(hops),
         own_hops=sum(own_hop.search(field.raw) is not None for field in hops),
         fields=len(fields),
+        malformed=sum(not field.name for field in fields),
         eight_bit=not head.isascii(),
     )
 

@@ -52,7 +52,14 @@ def test_original_fields_stay_byte_for_byte_in_order(name):
     assert result.head.endswith(kept)
     added = walk(result.head[: len(result.head) - len(kept)])
     assert added[0].name == b"received"
-    assert [field.name for field in added[1:]] in ([], [b"date"], [b"message-id"], [b"date", b"message-id"])
+    guard = kept[:1] in (b" ", b"\t")
+    assert (added[-1].name == b"x-relay-malformed") is guard
+    assert [field.name for field in added[1 : len(added) - guard]] in (
+        [],
+        [b"date"],
+        [b"message-id"],
+        [b"date", b"message-id"],
+    )
     assert len(result.removed) == len(walk(head)) - len(walk(kept))
     assert not set(names_of(result.head)) & REMOVED
 
@@ -192,6 +199,14 @@ def test_all_from_mailboxes_are_given_for_policy():
     assert prepared(mail("from-list")[0]).from_addresses == ("a@acme.example", "b@acme.example")
     assert prepared(mail("two-from")[0]).from_addresses == ("shop@acme.example", "evil@other.example")
     assert prepared(mail("from-trick")[0]).from_addresses == ()
+
+
+def test_a_first_line_that_begins_with_a_blank_does_not_continue_a_field_of_ours():
+    result = prepared(b" Bcc: x\r\nno colon\r\nSubject: y\r\n")
+    assert result.malformed == 2
+    assert result.head.endswith(b"X-Relay-Malformed:\r\n Bcc: x\r\nno colon\r\nSubject: y\r\n")
+    ids = [field.text for field in walk(result.head) if field.name == b"message-id"]
+    assert ids == [b"<01HFABCDEF@relay.acme.example>"]
 
 
 def test_repeated_single_fields_are_reported():
