@@ -12,11 +12,11 @@ What holds for every line:
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
+from math import isfinite
 from typing import Any
 
 import orjson
@@ -60,6 +60,16 @@ def _kind(key: str) -> int:
     return _EXEMPT if name in _NOT_RECIPIENT else _OPEN
 
 
+class _Kinds(dict[str, int]):
+    """Kind by field name, learnt as names appear."""
+
+    def __missing__(self, key: str) -> int:
+        if len(self) >= MAX_NAMES:
+            self.clear()
+        kind = self[key] = _kind(key)
+        return kind
+
+
 class Redactor:
     """Makes field values fit to be written: masked, cut, and made of JSON types.
 
@@ -69,22 +79,20 @@ class Redactor:
 
     def __init__(self, key: bytes | None = None) -> None:
         self._key = key
-        self._kinds: dict[str, int] = {}
+        self._kinds = _Kinds()
 
     def clean(self, fields: Mapping[str, Any], into: dict[str, Any]) -> None:
         """Add the fields to `into`. Hot path: the usual field is a number or a short text and costs one look at it."""
         kinds = self._kinds
         for key, value in fields.items():
-            kind = kinds.get(key)
-            if kind is None:
-                kind = self._learn(key)
+            kind = kinds[key]
             sort = type(value)
             if kind == _MASKED:
                 value = _mask(value)
             elif sort is str:
                 if "@" in value or len(value) > MAX_TEXT:
                     value = self._text(value, kind)
-            elif sort is not int:
+            elif sort is not int and (sort is not float or not isfinite(value)):
                 value = self._value(value, kind, 0)
             into[key] = value
 
@@ -92,14 +100,8 @@ class Redactor:
         """A text of no particular field."""
         return self._text(text, _OPEN)
 
-    def _learn(self, key: str) -> int:
-        if len(self._kinds) >= MAX_NAMES:
-            self._kinds.clear()
-        kind = self._kinds[key] = _kind(key)
-        return kind
-
     def _value(self, value: Any, kind: int, depth: int) -> Any:
-        if type(value) is float and math.isfinite(value):
+        if type(value) is float and isfinite(value):
             return value
         match value:
             case bool() | int() | None:
@@ -107,7 +109,7 @@ class Redactor:
             case str():
                 return self._text(str(value), kind)
             case float():
-                return value if math.isfinite(value) else str(value)  # JSON has no infinity
+                return value if isfinite(value) else str(value)  # JSON has no infinity
             case bytes() | bytearray():
                 return self._text(value.decode("utf-8", "backslashreplace"), kind)
             case Mapping() | list() | tuple() | set() | frozenset() if depth >= MAX_DEPTH:
@@ -125,9 +127,7 @@ class Redactor:
                 cleaned["…"] = len(value) - MAX_ITEMS
                 break
             name = self._text(as_text(key), kind)
-            own = self._kinds.get(name, -1)
-            if own < 0:
-                own = self._learn(name)
+            own = self._kinds[name]
             cleaned[name] = _mask(item) if own == _MASKED else self._value(item, own or kind, depth + 1)
         return cleaned
 
@@ -185,8 +185,8 @@ class Lines:
         self._as_json = as_json
         self._redactor = redactor or Redactor()
         self._bound = dict(bound or {})
-        self._second = -1
-        self._stamp = ""
+        self._second = self._millisecond = -1
+        self._until_second = self._stamp = ""
 
     def render(self, at: float, level: str, event: str, fields: Mapping[str, Any]) -> bytes:
         """One line with its LF.
@@ -198,15 +198,20 @@ class Lines:
         stamp, event = self._time(at), self._redactor.text(event)
         record: dict[str, Any] = {"ts": stamp, "level": level, "event": event}
         self._redactor.clean(fields, record)
-        record.update(self._bound)
+        if self._bound:
+            record.update(self._bound)
         record["ts"], record["level"], record["event"] = stamp, level, event  # fields cannot take their place
         return _json_line(record) if self._as_json else _text_line(record)
 
     def _time(self, at: float) -> str:
-        second = int(at)
-        if second != self._second:
-            self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._stamp}.{int((at - second) * 1000):03d}Z"
+        """ISO 8601 in UTC with milliseconds; under load many lines share one."""
+        millisecond = int(at * 1000)
+        if millisecond != self._millisecond:
+            second, rest = divmod(millisecond, 1000)
+            if second != self._second:
+                self._second, self._until_second = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._millisecond, self._stamp = millisecond, f"{self._until_second}.{rest:03d}Z"
+        return self._stamp
 
 
 def _json_line(record: dict[str, Any]) -> bytes:
