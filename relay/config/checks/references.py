@@ -6,11 +6,13 @@ not even text or a number is passed over; the shape was judged before.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from relay.config.faults import Place, did_you_mean, key_path
 from relay.config.models import Config
+from relay.config.models.shapes import NAME_PATTERN
 from relay.config.models.traffic import NodeModel
 from relay.config.places import Path, Report
 from relay.config.yaml12 import Mapping, Node, Scalar, Sequence
@@ -60,6 +62,10 @@ class _Item:
         return _items((*self.path, key), self.node.entries.get(key))
 
 
+def _is_name(word: _Word) -> bool:
+    return isinstance(word.value, str) and re.fullmatch(NAME_PATTERN, word.value) is not None
+
+
 def _word(path: Path, node: Node | None) -> _Word | None:
     if not isinstance(node, Scalar) or node.failed or isinstance(node.value, (bool, float)) or node.value is None:
         return None
@@ -103,10 +109,14 @@ class _Names:
 
     def known(self, word: _Word | None, what: str, among: Iterable[_Word | None]) -> None:
         """A fault when `word` is none of the names; nothing is said while files are missing."""
-        others = [other for other in among if other is not None]
-        if word is None or not self.complete or word.value in {other.value for other in others}:
+        others = list(among)
+        if word is None or not self.complete or not _is_name(word):
             return
-        names = sorted({str(other.value) for other in others if not other.origin})
+        if any(other is None or not _is_name(other) for other in others):
+            return  # one of the names is at fault itself; it may be the one that is meant
+        if word.value in {other.value for other in others if other is not None}:
+            return
+        names = sorted({str(other.value) for other in others if other is not None and not other.origin})
         listed = f"known: {', '.join(names[:10])}" if names else ""
         hint = did_you_mean(str(word.value), names) or listed
         self.fault(word.path, word.place, f"there is no {what} {word.quoted()}", hint)

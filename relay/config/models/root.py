@@ -43,7 +43,7 @@ class Config(Options):
     """Processes that share the work; `auto` is one for each core."""
     account: AccountModel = AccountModel()
     """Whose relay this is."""
-    mtas: tuple[MtaModel, ...] = (MtaModel(id="mta1", zone="local"),)
+    mtas: Annotated[tuple[MtaModel, ...], Field(min_length=1)] = (MtaModel(id="mta1", zone="local"),)
     """Backends that pools are bound to."""
     listeners: tuple[ListenerModel, ...] = (ListenerModel(bind=Address("127.0.0.1", 2525)),)
     """Where mail is accepted."""

@@ -105,7 +105,7 @@ SHAPES: list[tuple[str, dict[str, str], str, str, str]] = [
     ("tests that never come", extra("health: {recheck_every: 2h, recheck_for: §1h}"), "health.recheck_for", "must not be shorter", ""),
     # Names (B231)
     *[
-        (f"name {name!r}", {"pools": f"pools: [{{name: §{name}, id: 1, nodes: [{{name: a, type: sandbox}}]}}]\n", "bridges": ""}, "pools[0].name", "not a name", "")
+        (f"name {name!r}", {"pools": f"pools: [{{name: §{name}, id: 1, nodes: [{{name: a, type: sandbox}}]}}]\n"}, "pools[0].name", "not a name", "")
         for name in ("Main", "a/b", "'..'", "a:b", "'a b'", "''", "'\U0001f600'", "x" * 64, "_a", "-a")
     ],
     ("feed type with CR", bridge('feedtype: §"a\\r\\nX: y"'), "bridges[0].feedtype", "not a name", ""),
@@ -185,6 +185,8 @@ SHAPES: list[tuple[str, dict[str, str], str, str, str]] = [
     ("username twice", {"bridges": "bridges:\n- {name: a, pool: main, credentials: [{username: u, password: '${PW}'}]}\n- {name: b, pool: main, credentials: [{username: §u, password: '${PW}'}]}\n"}, "bridges[1].credentials[0].username", "username is used twice", ""),
     ("username twice in one bridge", bridge("share: 1", "credentials: [{username: u, password: '${PW}'}, {username: §u, password: '${PW}'}]"), "bridges[0].credentials[1].username", "username is used twice", ""),
     ("network twice", {"bridges": "bridges: [{name: a, pool: main, networks: [192.0.2.1/32]}, {name: b, pool: main, networks: [§192.0.2.1]}]\n"}, "bridges[1].networks[0]", "network is used twice", ""),
+    ("no mtas", extra("mtas: §[]"), "mtas", "needs at least 1 item", ""),
+    ("no mtas", extra("mtas: §[]"), "mtas", "needs at least 1 item", ""),
     ("mta twice", {"pools": "mtas: [{id: a, zone: z}, {id: §a, zone: z}]\n" + SECTIONS["pools"].replace("id: 1", "id: 1, mta: a")}, "mtas[1].id", "mta id is used twice", ""),
 ]  # fmt: skip
 
