@@ -32,7 +32,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 from relay.errors import RelayError
 
@@ -75,15 +75,64 @@ results is raised to its caller alone."""
 _ALONE = object()
 
 
-class _Item(NamedTuple):
-    op: Callable[..., Any]
-    payload: Any  # what `op` is given in a list with others', or _ALONE
-    size: int
-    future: asyncio.Future[Any]
-    after: Callable[[Any], None] | None
+class Ticket:
+    """One operation on its way.
+
+    Attributes:
+        future: the result; whoever awaits it may be cancelled without harm to the work.
+        finished: the operation has been committed or has failed, and `after` has run.
+    """
+
+    __slots__ = ("_watchers", "after", "finished", "future", "op", "payload", "size")
+
+    def __init__(
+        self,
+        op: Callable[..., Any],
+        payload: Any,
+        size: int,
+        future: asyncio.Future[Any],
+        after: Callable[[Any], None] | None,
+    ) -> None:
+        self.op = op
+        self.payload = payload
+        self.size = size
+        self.future = future
+        self.after = after
+        self.finished = False
+        self._watchers: list[Callable[[], None]] | None = None
+
+    def when_finished(self, callback: Callable[[], None]) -> None:
+        """Call back on the event loop when finished; at once if it is."""
+        if self.finished:
+            callback()
+        elif self._watchers is None:
+            self._watchers = [callback]
+        else:
+            self._watchers.append(callback)
+
+    async def finish(self) -> None:
+        """Wait until finished, well or not."""
+        if not self.finished:
+            waiter = asyncio.Event()
+            self.when_finished(waiter.set)
+            await waiter.wait()
+
+    def tell(self, result: Any, error: Exception | None) -> None:
+        future = self.future
+        if error is None:
+            if self.after is not None:
+                self.after(result)
+            if not future.done():
+                future.set_result(result)
+        elif not future.done():
+            future.set_exception(error)
+        self.finished = True
+        if self._watchers is not None:
+            for callback in self._watchers:
+                callback()
 
 
-_Told = list[tuple[_Item, Any, Exception | None]]
+_Told = list[tuple[Ticket, Any, Exception | None]]
 
 
 class GroupCommit:
@@ -120,7 +169,7 @@ class GroupCommit:
         self._checkpoint_bytes = checkpoint_bytes
         self._page_size = page_size
         self._committer = committer or _commit_now
-        self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
         self._failure = "not started"
         self._thread: threading.Thread | None = None
         self._reader: sqlite3.Connection | None = None
@@ -173,23 +222,22 @@ class GroupCommit:
         if self._failure:
             raise StoreFailed(self._failure)
         future: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.put(_Item(op, _ALONE, size, future, after))
+        self._waiting.put(Ticket(op, _ALONE, size, future, after))
         return await future
 
-    def join(
-        self, batch: Batch, payload: Any, *, size: int = 0, after: Callable[[Any], None] | None = None
-    ) -> asyncio.Future[Any]:
+    def join(self, batch: Batch, payload: Any, *, size: int = 0, after: Callable[[Any], None] | None = None) -> Ticket:
         """Have `payload` done by `batch` in the next transaction, together with those of other callers.
 
         Neighbours that name the same `batch` object are handed to it as one list, so that one statement can serve
         many callers: each statement costs the writer a turn at the interpreter lock, which a busy event loop is slow
-        to give. Otherwise as `run`; the future may be cancelled without harm.
+        to give. Otherwise as `run`, but for the ticket in the place of the result.
         """
         if self._failure:
             raise StoreFailed(self._failure)
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.put(_Item(batch, payload, size, future, after))
-        return future
+        ticket = Ticket(batch, payload, size, future, after)
+        self._waiting.put(ticket)
+        return ticket
 
     async def read(self, op: Callable[[sqlite3.Connection], T]) -> T:
         """Run `op` on a read-only connection in another thread; sees everything committed so far."""
@@ -231,11 +279,11 @@ class GroupCommit:
         with contextlib.suppress(RuntimeError):  # the loop has gone: nobody is left to be told
             self._loop.call_soon_threadsafe(callback, *args)
 
-    def _take(self) -> list[_Item]:
+    def _take(self) -> list[Ticket]:
         """Everything that waits, within the bounds; waits for the first. Empty: the store is to be closed."""
         waiting = self._waiting
         item = waiting.get()
-        group: list[_Item] = []
+        group: list[Ticket] = []
         size = 0
         while item is not None:
             group.append(item)
@@ -248,7 +296,7 @@ class GroupCommit:
         self._log_bytes += size
         return group
 
-    def _commit(self, connection: sqlite3.Connection, group: list[_Item]) -> _Told:
+    def _commit(self, connection: sqlite3.Connection, group: list[Ticket]) -> _Told:
         if self._failure and self._failure != "closed":
             return [(item, None, StoreFailed(self._failure)) for item in group]
         try:
@@ -375,7 +423,7 @@ def _another(fault: RelayError) -> RelayError:
     return twin
 
 
-def _run_together(connection: sqlite3.Connection, group: list[_Item]) -> _Told:
+def _run_together(connection: sqlite3.Connection, group: list[Ticket]) -> _Told:
     told: _Told = []
     position = 0
     while position < len(group):
@@ -397,7 +445,7 @@ def _run_together(connection: sqlite3.Connection, group: list[_Item]) -> _Told:
     return told
 
 
-def _run_apart(connection: sqlite3.Connection, item: _Item) -> tuple[_Item, Any, Exception | None]:
+def _run_apart(connection: sqlite3.Connection, item: Ticket) -> tuple[Ticket, Any, Exception | None]:
     connection.execute("SAVEPOINT one")
     try:
         told = _run_together(connection, [item])[0]
@@ -412,14 +460,8 @@ def _run_apart(connection: sqlite3.Connection, item: _Item) -> tuple[_Item, Any,
 
 
 def _deliver(told: _Told) -> None:
-    for (_, _, _, future, after), result, error in told:
-        if error is None:
-            if after is not None:
-                after(result)
-            if not future.done():
-                future.set_result(result)
-        elif not future.done():
-            future.set_exception(error)
+    for ticket, result, error in told:
+        ticket.tell(result, error)
 
 
 def _fail(future: asyncio.Future[None], error: Exception) -> None:

@@ -22,13 +22,15 @@ from relay.errors import SpoolError, SpoolUnhealthy
 from relay.group_commit import Committer, GroupCommit, StoreBusy, StoreFailed, StoreFull
 from relay.spool import Depth, Entry, Lease, QueueKey, Selection, Standing
 from relay.spool import sqlite_accept as accept
+from relay.spool import sqlite_adopt as adoption
 from relay.spool import sqlite_operator as operator
 from relay.spool import sqlite_work as work
+from relay.spool.sqlite_adopt import Adopted
 from relay.spool.sqlite_bodies import Bodies, Damaged, checksum
 from relay.spool.sqlite_claim import Claim
 from relay.spool.sqlite_core import Core
 from relay.spool.sqlite_disk import Disk, probe
-from relay.spool.sqlite_recovery import load, recover
+from relay.spool.sqlite_recovery import Recovered, load, recover
 from relay.spool.sqlite_room import Room
 from relay.spool.sqlite_rows import (
     find_key,
@@ -132,10 +134,23 @@ class SqliteSpool:
 
     async def recover(self, now: float) -> list[Message]:
         core = self._core
-        recovered = await core.run(partial(recover, now=now), lambda result: setattr(core, "tallies", result.tallies))
+
+        def after(recovered: Recovered) -> None:
+            core.tallies = recovered.tallies
+            core.end_all()
+
+        recovered = await core.run(partial(recover, now=now), after)
         for message_id, why in recovered.damaged:
             core.tell_quarantined(message_id, why)
         return recovered.open
+
+    async def adopt(self, shard: str, *, now: float) -> Adopted:
+        """Move all messages of an unclaimed shard of this folder into ours and remove its files.
+
+        Raises:
+            SpoolError: it has an owner, or cannot be read.
+        """
+        return await adoption.adopt(self._core, self._directory, shard, self._disk, now)
 
     # Work
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
 from relay.envelope import BodyFile, Content, Message
 from relay.errors import SpoolError, SpoolFull, SpoolUnhealthy
-from relay.group_commit import StoreBusy, StoreFailed, StoreFull
+from relay.group_commit import StoreBusy, StoreFailed, StoreFull, Ticket
 from relay.ids import is_id
 from relay.spool import Lease, QueueKey, Standing
 from relay.spool.sqlite_bodies import checksum
-from relay.spool.sqlite_core import Core, Held, retrieved, translated
+from relay.spool.sqlite_core import Core, Held, translated
 from relay.spool.sqlite_rows import CODES, encode, row_sum
 from relay.spool.sqlite_work import release
 from relay.spool.sqlite_writes import Insert
@@ -31,29 +32,44 @@ async def store(core: Core, message: Message, content: Content, lease: bool) -> 
         raise SpoolUnhealthy(core.group.failure)
     core.room.check(core.tallies.messages, core.tallies.size, message.size)
     made: list[Lease] = []
-    work: asyncio.Future[Any]
-    if isinstance(content.body, BodyFile) or len(content.body) > BODY_FILE_BYTES:
-        work = asyncio.ensure_future(_with_file(core, message, content, lease, made))
-    else:
-        total = checksum(message.id, content.head, (content.body,))
-        work = _insert(core, message, content, total, lease, made)
+
+    def give_back() -> None:
+        if made:  # the write went on, and nobody took the lease
+            core.spawn(release(core, made, None, ""))
+
     try:
-        await asyncio.shield(work)
-    except asyncio.CancelledError:
-
-        def give_back(done: asyncio.Future[Any]) -> None:
-            retrieved(done)
-            if made:  # the write went on, and nobody took the lease
-                core.spawn(release(core, made, None, ""))
-
-        work.add_done_callback(give_back)
-        raise
+        if isinstance(content.body, BodyFile) or len(content.body) > BODY_FILE_BYTES:
+            await _apart(_with_file(core, message, content, lease, made), give_back)
+        else:
+            total = checksum(message.id, content.head, (content.body,))
+            ticket = _insert(core, message, content, total, lease, made)
+            try:
+                await ticket.future
+            except asyncio.CancelledError:
+                ticket.when_finished(give_back)
+                raise
     except StoreFull as error:
         core.room.look_again()
         raise translated(error) from error
     except (StoreBusy, StoreFailed) as error:
         raise translated(error) from error
     return made[0] if lease else None
+
+
+async def _apart(work: Coroutine[Any, Any, None], give_back: Callable[[], None]) -> None:
+    """Let `work` go on when we are cancelled, and give its lease back then."""
+    task = asyncio.ensure_future(work)
+
+    def abandoned(done: asyncio.Future[None]) -> None:
+        if not done.cancelled():
+            done.exception()  # nobody is left to hear it; asked for, so that asyncio does not complain
+        give_back()
+
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(abandoned)
+        raise
 
 
 async def _with_file(core: Core, message: Message, content: Content, lease: bool, made: list[Lease]) -> None:
@@ -66,16 +82,14 @@ async def _with_file(core: Core, message: Message, content: Content, lease: bool
         raise SpoolError(f"the body cannot be kept: {error.strerror or error}") from error
     kept = Content(content.head, BodyFile(core.bodies.path(message.id), _body_size(content)))
     try:
-        await _insert(core, message, kept, total, lease, made)
+        await _insert(core, message, kept, total, lease, made).future
     except (SpoolError, StoreFull, StoreBusy):
         await core.in_files(core.bodies.remove, message.id)
         raise
     # After StoreFailed the row may be there or not; its file stays until the next start has looked.
 
 
-def _insert(
-    core: Core, message: Message, content: Content, total: int, lease: bool, made: list[Lease]
-) -> asyncio.Future[Any]:
+def _insert(core: Core, message: Message, content: Content, total: int, lease: bool, made: list[Lease]) -> Ticket:
     tallies = core.tallies
     if lease:
         message = replace(message, attempts=1)

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from relay.envelope import Content, Message
 from relay.errors import SpoolError, SpoolFull, SpoolUnhealthy
-from relay.group_commit import GroupCommit, StoreBusy, StoreFailed, StoreFull
+from relay.group_commit import GroupCommit, StoreBusy, StoreFailed, StoreFull, Ticket
 from relay.spool import Lease, LeaseLost, QueueKey, Standing
 from relay.spool.sqlite_bodies import Bodies
 from relay.spool.sqlite_room import Room
@@ -58,7 +58,7 @@ class Held:
     file: bool = False
     reason: str = ""
     leases: list[Lease] = field(default_factory=list)
-    pending: asyncio.Future[Any] | None = None
+    pending: Ticket | None = None
 
 
 class Core:
@@ -113,7 +113,7 @@ class Core:
 
     # Writing
 
-    def join(self, writes: Sequence[Write], *, size: int, after: Callable[[Any], None]) -> asyncio.Future[Any]:
+    def join(self, writes: Sequence[Write], *, size: int, after: Callable[[Any], None]) -> Ticket:
         try:
             return self.group.join(apply, writes, size=size, after=after)
         except StoreFailed as error:
@@ -128,14 +128,11 @@ class Core:
             SpoolFull, SpoolUnhealthy, SpoolError: nothing was kept, or it cannot be known.
         """
         for last in (False, True):
-            future = self.join(writes, size=size, after=after)
+            ticket = self.join(writes, size=size, after=after)
             for held in helds:
-                held.pending = future
+                held.pending = ticket
             try:
-                await asyncio.shield(future)
-            except asyncio.CancelledError:
-                future.add_done_callback(retrieved)
-                raise
+                await ticket.future
             except StoreFull as error:
                 if last or not await self.in_files(self.room.give_up_ballast):
                     self.stuck = f"disk full, outcomes cannot be written: {error}"
@@ -149,7 +146,7 @@ class Core:
     async def run(self, op: Callable[[sqlite3.Connection], T], after: Callable[[T], None]) -> T:
         """A write that is none of the hot path."""
         try:
-            return await asyncio.shield(self.group.run(op, after=after))
+            return await self.group.run(op, after=after)
         except (StoreFull, StoreBusy, StoreFailed) as error:
             raise translated(error) from error
 
@@ -170,6 +167,10 @@ class Core:
         self.changed(held.key)
         self.forget(held.id)
 
+    def end_all(self) -> None:
+        for held in list(self.by_key.values()):
+            self.end(held)
+
     async def held(self, lease: Lease) -> Held:
         """The row behind a lease, with no write on its way.
 
@@ -177,9 +178,9 @@ class Core:
             LeaseLost: settled, released or quarantined before.
         """
         while (held := self.by_lease.get(lease)) is not None:
-            if held.pending is None or held.pending.done():
+            if held.pending is None or held.pending.finished:
                 return held
-            await asyncio.wait([held.pending])
+            await held.pending.finish()
         raise LeaseLost(f"message {lease.message.id} is not leased by this lease any more")
 
     # Contents
@@ -248,12 +249,6 @@ class Core:
 async def _quietly(work: Awaitable[Any]) -> None:
     with contextlib.suppress(SpoolError, RuntimeError):
         await work
-
-
-def retrieved(done: asyncio.Future[Any]) -> None:
-    """Nobody is left to hear how it went; without this asyncio would complain that nobody asked."""
-    if not done.cancelled():
-        done.exception()
 
 
 def translated(error: Exception) -> SpoolError:

@@ -152,8 +152,8 @@ async def _change(
 def _unclaim(core: Core, helds: list[Held]) -> None:
     """Let go of what is still claimed, once no write about it is on its way."""
     pending = helds[0].pending
-    if pending is not None and not pending.done():
-        pending.add_done_callback(lambda _: _unclaim(core, helds))
+    if pending is not None and not pending.finished:
+        pending.when_finished(lambda: _unclaim(core, helds))
         return
     for held in helds:
         if core.by_key.get(held.key) is held:
