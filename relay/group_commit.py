@@ -391,13 +391,16 @@ class GroupCommit:
         return connection
 
     def _open_reader(self) -> sqlite3.Connection:
-        return sqlite3.connect(
+        reader = sqlite3.connect(
             f"{self._path.absolute().as_uri()}?mode=ro",
             uri=True,
             isolation_level=None,
             timeout=self._busy_timeout_s,
             check_same_thread=False,
         )
+        # The first look takes the shared lock that keeps the writer, closing a latched store, from checkpointing.
+        reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        return reader
 
     def _close_files(self, writer: sqlite3.Connection) -> None:
         """The last to close checkpoints. A latched store must not: the read-only one goes last and cannot."""
