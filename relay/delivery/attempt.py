@@ -118,10 +118,9 @@ class Attempts:
     async def tell(self, message: Message, route: Route, attempted: Attempted, result: Disposition) -> None:
         """Events, counts, node health and permits."""
         node = route.node.name
-        if result.refund and route.permit is not None:
-            await self._router.refund(route.permit, result.refund)
-        elif route.permit is not None and route.granted > len(attempted.outcomes):
-            await self._router.refund(route.permit, route.granted - len(attempted.outcomes))
+        if route.permit is not None:
+            unanswered = max(0, route.granted - len(attempted.outcomes))
+            await self._router.refund(route.permit, result.refund + unanswered)
         for status, outcomes in _by_status(attempted.outcomes).items():
             self._tally.add(message, node, status, len(outcomes))
             first = outcomes[0].outcome

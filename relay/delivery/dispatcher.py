@@ -29,7 +29,7 @@ from relay.delivery.job import Gate, Job, queue_key
 from relay.envelope import Content, Message, Recipient
 from relay.errors import SpoolError
 from relay.events import Events
-from relay.router.disposition import Next, Run, dispose, expire
+from relay.router.disposition import Next, dispose, expire
 from relay.router.router import Router
 from relay.router.selection import Busy, Hold, Route, Unroutable, gate_key
 from relay.spool import Lease, LeaseLost, QueueKey, Spool
@@ -281,28 +281,25 @@ class Dispatcher:
 
     async def _deliver(self, job: Job) -> None:
         """One run over a message: nodes in turn until it is done, or must wait."""
-        run = Run()
         while True:
             message = job.message
             if (expired := expire(message, self._clock(), self._attempts.policy)) is not None:
                 await self._attempts.close(job, expired)
                 return
-            recipients = run.open(message)
+            recipients = job.run.open(message)
             decision = await self._router.route(
                 message,
-                tried=run.tried,
+                tried=job.run.tried,
                 busy=self._fleet.full(message.pool),
                 now=self._clock(),
                 recipients=len(recipients),
             )
             match decision:
                 case Route():
-                    after = await self._attempt(job, decision, recipients[: decision.granted], run)
-                    if after is None:
+                    if not await self._attempt(job, decision, recipients[: decision.granted]):
                         return
-                    run = after
                 case Hold():
-                    await self._hold(job, decision, run)
+                    await self._hold(job, decision)
                     return
                 case Busy():
                     self._queue.push(job, front=True)
@@ -314,8 +311,8 @@ class Dispatcher:
                     await self._put_off(job, until, decision.reason)
                     return
 
-    async def _attempt(self, job: Job, route: Route, recipients: Sequence[Recipient], run: Run) -> Run | None:
-        """Run one attempt; the run so far when it goes on, None when the job has ended."""
+    async def _attempt(self, job: Job, route: Route, recipients: Sequence[Recipient]) -> bool:
+        """Run one attempt; False when the job has ended with it."""
         node = route.node
         upstream = self._fleet.enter(node.name)
         try:
@@ -332,34 +329,41 @@ class Dispatcher:
             before,
             node,
             attempted.outcomes,
-            run=run,
+            run=job.run,
             pool=self._fleet.pools[before.pool],
             policy=self._attempts.policy,
             now=self._clock(),
             jitter=self._rng.random(),
         )
         await self._attempts.tell(before, route, attempted, result)
+        job.run, job.due = result.run, result.due
         match result.next:
             case Next.CONTINUE | Next.ANOTHER_NODE:
                 if result.message != before:
                     job.lease = await self._spool.progress(job.lease, result.message)
-                return result.run
+                return True
             case Next.HOLD:
                 await self._put_off(job, result.due, result.reason)
             case Next.DONE | Next.LATER:
                 if result.message.pending:
                     self._backlog.add(job.key)
                 await self._attempts.close(job, result)
-        return None
+        return False
 
-    async def _hold(self, job: Job, hold: Hold, run: Run) -> None:
+    async def _hold(self, job: Job, hold: Hold) -> None:
         """Give the message back with the reason on record, and park its class when the answer is about the class."""
         why = tuple(f"{considered.node}: {considered.reason}" for considered in hold.trace)
-        self._events.message_held(job.message.id, until=hold.until, why=why)
-        if hold.gate is None or run.attempted:
-            # About this message alone: it has tried what there was. What it found out is settled already.
+        run = job.run
+        if run.attempted:
+            # What the attempts of this run found out stays; those that wait for the schedule must not go earlier.
+            due = max(hold.until, job.due) if run.waiting else hold.until
+            self._events.message_held(job.message.id, until=due, why=why)
             self._backlog.add(job.key)
-            await self._spool.settle(job.lease, job.message, due=hold.until, reason=hold.reason)
+            await self._spool.settle(job.lease, job.message, due=due, reason=hold.reason)
+            return
+        self._events.message_held(job.message.id, until=hold.until, why=why)
+        if hold.gate is None:
+            await self._put_off(job, hold.until, hold.reason)
             return
         self._queue.close_gate(job.gate, hold.until)
         self._why[job.gate] = why

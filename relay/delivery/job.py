@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from relay.envelope import Content, Message
+from relay.router.disposition import Run
 from relay.spool import Lease, QueueKey
 
 Gate = Hashable
@@ -20,6 +21,8 @@ class Job:
         lease: the right to work on it; replaced as results are kept.
         begun: the spool knows that an attempt is open.
         content: kept from acceptance to spare a read, or None.
+        run: what this run has come to; kept here because a job can wait for a place in the middle of its run.
+        due: when the schedule wants the next attempt, once this run had one.
     """
 
     key: QueueKey
@@ -27,6 +30,8 @@ class Job:
     lease: Lease
     begun: bool = False
     content: Content | None = None
+    run: Run = field(default_factory=Run)
+    due: float = 0.0
 
     @property
     def message(self) -> Message:

@@ -109,7 +109,10 @@ class HealthKeeper:
             await asyncio.gather(*self._checks.values(), return_exceptions=True)
 
     async def _change(self, node: str, change: Callable[[NodeHealth], NodeHealth]) -> tuple[NodeHealth, NodeHealth]:
-        """Apply a transition; returns the health before and after it."""
+        """Apply a transition; returns the health before and after it.
+
+        While the state is away it is applied here only: this worker must not go on with a node it saw fail.
+        """
         seen = NodeHealth()
 
         def remember(health: NodeHealth) -> NodeHealth:
@@ -117,7 +120,12 @@ class HealthKeeper:
             seen = health
             return change(health)
 
-        after = await self._state.update_health(node, remember)
+        try:
+            after = await self._state.update_health(node, remember)
+        except StateUnavailable as error:
+            self._events.fault(where="state", error=f"health of node {node} is kept in this worker only: {error}")
+            seen = self._router.health_of(node)
+            after = change(seen)
         if after != seen:
             self._router.learn_health(node, after)
             self._on_change()
