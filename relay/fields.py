@@ -48,9 +48,7 @@ class Interpolated(str):
 class Options(BaseModel):
     """Base of every configured model: frozen, unknown keys refused, input never shown in errors (it may be secret)."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
 def _read_flag(value: object) -> object:

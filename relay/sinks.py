@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relay.events import Event
-from relay.logs import Log
+from relay.logs.log import Log
 
 MAX_SERIES = 4096
 """Bridges, pools and nodes come from the configuration, so series are few; a fault elsewhere must not fill memory."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import secrets
 import sys
+from dataclasses import replace
 from typing import Any
 
 from relay.app.settings import Settings
 from relay.app.shared import Shared
 from relay.app.worker import Worker
 from relay.errors import ConfigError, RelayError
-from relay.listen_sockets import ListenAddress, bind_all
-from relay.logs import configure
-from relay.supervisor import Supervisor, WorkerContext
+from relay.logs.log import LogSettings, configure
+from relay.process.listen_sockets import ListenAddress, bind_all, inherited_sockets
+from relay.process.supervisor import Supervisor, WorkerContext
 
 
 def serve(settings: Settings) -> int:
@@ -24,17 +27,19 @@ def serve(settings: Settings) -> int:
         settings.signer()
         for listener in settings.config.listeners:
             settings.tls_context(listener)
-        sockets = bind_all([ListenAddress(*listener.bind) for listener in settings.config.listeners], settings.workers)
+        addresses = [ListenAddress(*listener.bind) for listener in settings.config.listeners]
+        sockets = bind_all(addresses, settings.workers, inherited=inherited_sockets())
+        log_settings = replace(settings.log, redact_key=_redact_key(settings))
     except (ConfigError, OSError) as error:
         sys.stderr.write(f"relay: {error}\n")
         return os.EX_CONFIG
     shared = Shared(settings.workers)
-    log = configure(settings.log, threaded=False)
+    log = configure(log_settings, threaded=False)
     for warning in settings.loaded.warnings:
         log.tell("warning", "config.warning", {"text": str(warning)})
 
     def work(context: WorkerContext) -> int:
-        return run_worker(settings, context, shared)
+        return run_worker(settings, log_settings, context, shared)
 
     def clear(index: int, _status: int) -> None:
         shared.connections.clear(index)
@@ -42,9 +47,9 @@ def serve(settings: Settings) -> int:
     return Supervisor(work, sockets, drain_s=settings.config.drain, tell=log.tell, on_exit=clear).run()
 
 
-def run_worker(settings: Settings, context: WorkerContext, shared: Shared) -> int:
+def run_worker(settings: Settings, log_settings: LogSettings, context: WorkerContext, shared: Shared) -> int:
     """The body of one worker process."""
-    log = configure(settings.log, bound={"worker": context.index} if settings.workers > 1 else None)
+    log = configure(log_settings, bound={"worker": context.index} if settings.workers > 1 else None)
     worker = Worker(settings, context, shared, log)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -57,6 +62,18 @@ def run_worker(settings: Settings, context: WorkerContext, shared: Shared) -> in
         return os.EX_TEMPFAIL
     finally:
         log.close()
+
+
+def _redact_key(settings: Settings) -> bytes:
+    """Key of the hashes that stand for recipients in the log; kept, so that they compare over restarts."""
+    if not settings.config.log.redact_recipients:
+        return b""
+    path = settings.directory / "redact.key"
+    with contextlib.suppress(FileExistsError):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(handle, secrets.token_bytes(32))
+        os.close(handle)
+    return path.read_bytes()
 
 
 def _loop_factory() -> Any:

@@ -21,7 +21,7 @@ from relay.delivery.reports import ReportPolicy
 from relay.dsn import Reporter
 from relay.errors import ConfigError
 from relay.listener.options import ListenerOptions
-from relay.logs import LogSettings
+from relay.logs.log import LogSettings
 from relay.pools.health import HealthPolicy
 from relay.pools.pool import Pool
 from relay.schedule import RetryPolicy

@@ -14,7 +14,7 @@ from typing import Any
 from relay.acceptance import Acceptance
 from relay.app.drivers import make_drivers
 from relay.app.settings import Settings
-from relay.app.shared import Shared, SharedConnections
+from relay.app.shared import Shared
 from relay.bridges.credentials import PasswordChecker
 from relay.bridges.registry import BridgeGate, Registry
 from relay.config.load import load
@@ -35,12 +35,12 @@ from relay.history.sink import HistorySink
 from relay.history.sqlite import SqliteHistory
 from relay.ids import IdSource
 from relay.listener.server import Listener
-from relay.logs import Log
+from relay.logs.log import Log
+from relay.process.supervisor import WorkerContext
 from relay.router.router import Router
 from relay.sinks import CountSink, LogSink
 from relay.spool.sqlite import SqliteSpool
 from relay.state.sqlite import SqliteState
-from relay.supervisor import WorkerContext
 
 POISON_CRASHES = 3
 """A message whose open attempt saw the process die this often is set aside (R32)."""
@@ -217,12 +217,13 @@ class Worker:
             policy=settings.acceptance,
             clock=clock,
         )
+        connections = self._shared.connections.worker(self._context.index)
         self.listeners = [
             Listener(
                 settings.listener_options(listener),
                 self.acceptance,
                 self.events,
-                SharedConnections(self._shared.connections.worker(self._context.index)),
+                connections,
                 settings.tls_context(listener),
             )
             for listener in settings.config.listeners

@@ -257,7 +257,10 @@ class Connection(SMTP):
         """Send what is waiting, then wait until more input is there. Raises Gone when there will be none."""
         self._flush()
         if self._write_paused:
+            received = self._received
             await self._until_written()
+            if self._received != received:
+                return
         if self._eof or self._ending:
             raise Gone
         self._waiter = waiter = self.loop.create_future()

@@ -141,7 +141,8 @@ class DataCommand(MailCommands):
                 if scanner.refusal is not None and scanner.taken > GIVE_UP_FACTOR * options.max_size > 0:
                     self.reject("data", scanner.refusal)
                     self.end(replies.GAVE_UP, "message goes on after its limit")
-            await self._more()
+            if not self._pending:  # more may have come during the write
+                await self._more()
 
     async def _write(self, scanner: BodyScanner, writer: BodyWriter) -> None:
         """Move the gathered body to the file. When that fails the message is refused, at its end."""

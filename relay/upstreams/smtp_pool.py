@@ -78,6 +78,8 @@ class ConnectionPool:
     def release(self, connection: Connection, *, reusable: bool) -> None:
         """Give a connection back. One that is not reusable, or old, ends."""
         connection.idle_since = asyncio.get_running_loop().time()
+        if not reusable:  # where it stands is unknown: a QUIT might be read as content
+            connection.wire.abort()
         if not reusable or self._closed or not self._fits(connection):
             self._drop(connection)
             return
@@ -93,6 +95,7 @@ class ConnectionPool:
     async def replace(self, connection: Connection, deadline: float) -> Connection:
         """A new connection in the place of a broken one. Raises as `acquire`."""
         self._alive -= 1
+        connection.wire.abort()
         self._end(connection.wire)
         return await self._open(deadline)
 
@@ -189,6 +192,7 @@ class ConnectionPool:
         self._wake_one()
 
     def _end(self, wire: Wire) -> None:
+        """QUIT if that can still be said; `close` waits for it."""
         if not wire.closed.done():
             self._ending.add(wire)
             wire.closed.add_done_callback(lambda _: self._ending.discard(wire))

@@ -19,14 +19,14 @@ from pathlib import Path
 import pytest
 
 from relay.errors import ConfigError
-from relay.listen_sockets import ListenAddress, _why_not, bind_all, close_all
-from relay.notify import notify, watchdog_interval_s
-from relay.supervisor import next_delay
+from relay.process.listen_sockets import ListenAddress, _why_not, bind_all, close_all
+from relay.process.notify import notify, watchdog_interval_s
+from relay.process.supervisor import next_delay
 
 PROGRAM = """
 import json, os, select, signal, sys, time
-from relay.listen_sockets import ListenAddress, bind_all, inherited_sockets
-from relay.supervisor import Supervisor
+from relay.process.listen_sockets import ListenAddress, bind_all, inherited_sockets
+from relay.process.supervisor import Supervisor
 
 options = json.loads(sys.argv[1])
 
@@ -420,8 +420,8 @@ sys.exit(supervisor.run())
 def test_an_event_loop_serves_and_drains_as_a_worker():
     program = """
 import asyncio, signal, sys
-from relay.listen_sockets import ListenAddress, bind_all
-from relay.supervisor import Supervisor
+from relay.process.listen_sockets import ListenAddress, bind_all
+from relay.process.supervisor import Supervisor
 
 async def serve(context):
     stop = asyncio.Event()
@@ -607,7 +607,7 @@ def test_a_privileged_port_without_privilege_is_explained():
         pytest.skip("this system lets everybody bind low ports")
     program = (
         "import os, encodings.idna\n"
-        "from relay.listen_sockets import *\n"
+        "from relay.process.listen_sockets import *\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "try: bind_all([ListenAddress('127.0.0.1', 81)], 1)\n"
         "except Exception as error: print(error)\n"

@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import ConfigError
-from relay.log_lines import MAX_ITEMS, MAX_TEXT, Lines, Redactor
-from relay.log_writers import DirectWriter, QueuedWriter, StreamOutput, SyslogOutput
-from relay.logs import Log, LogSettings, configure, make_log, open_output
+from relay.logs.lines import MAX_ITEMS, MAX_TEXT, Lines, Redactor
+from relay.logs.log import Log, LogSettings, configure, make_log, open_output
+from relay.logs.writers import DirectWriter, QueuedWriter, StreamOutput, SyslogOutput
 
 AT = 1_700_000_000.25
 
@@ -344,7 +344,7 @@ def test_errors_only_writes_errors_only(configured):
 def test_a_bad_format_string_of_a_library_is_still_a_line(configured):
     configured(LogSettings(format="json"))
     record = logging.LogRecord("lib", logging.WARNING, "", 1, "%d things", ("no number",), None)
-    (handler,) = [h for h in logging.getLogger().handlers if type(h).__module__ == "relay.logs"]
+    (handler,) = [h for h in logging.getLogger().handlers if type(h).__module__ == "relay.logs.log"]
     handler.handle(record)  # not through the logger: pytest's own handlers raise on it
     assert [e["event"] for e in configured.finish()] == ["%d things"]
 
@@ -523,7 +523,7 @@ def test_a_closed_stdout_never_lends_its_number_to_the_log(tmp_path):
     victim = tmp_path / "database"
     program = (
         "import os, sys; os.close(1)\n"
-        "from relay.logs import LogSettings, configure\n"
+        "from relay.logs.log import LogSettings, configure\n"
         "log = configure(LogSettings())\n"
         f"fd = os.open({str(victim)!r}, os.O_CREAT | os.O_WRONLY)\n"
         "log.tell('info', 'e', {})\n"

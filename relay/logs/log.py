@@ -20,8 +20,8 @@ from typing import Any
 import structlog
 
 from relay.errors import ConfigError
-from relay.log_lines import MAX_TEXT, Lines, Redactor, as_text
-from relay.log_writers import DirectWriter, LineWriter, Output, QueuedWriter, StreamOutput, SyslogOutput
+from relay.logs.lines import MAX_TEXT, Lines, Redactor, as_text
+from relay.logs.writers import DirectWriter, LineWriter, Output, QueuedWriter, StreamOutput, SyslogOutput
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.listener.counters import ConnectionCounter
-from relay.shared_counters import SharedCounters
+from relay.process.shared_counters import SharedCounters
 
 
 def in_child(work) -> None:

@@ -34,8 +34,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from relay.listen_sockets import close_all
-from relay.notify import notify, watchdog_interval_s
+from relay.process.listen_sockets import close_all
+from relay.process.notify import notify, watchdog_interval_s
 
 EX_SOFTWARE, EX_CONFIG = 70, 78
 
