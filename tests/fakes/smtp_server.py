@@ -22,6 +22,7 @@ import contextlib
 import hashlib
 import hmac
 import re
+import select
 import socket
 import ssl
 import struct
@@ -105,6 +106,19 @@ class _Rule:
 def _path(line: str) -> str:
     found = re.search(r"<(.*?)>", line)
     return found[1] if found else ""
+
+
+async def _peer_gone(writer: asyncio.StreamWriter) -> None:
+    """Read nothing, and return when the other side has ended the connection."""
+    transport = writer.transport
+    if isinstance(transport, asyncio.ReadTransport) and not transport.is_closing():
+        transport.pause_reading()
+    fileno = writer.get_extra_info("socket").fileno()
+    poll = select.poll()
+    poll.register(fileno, select.POLLRDHUP)
+    while not transport.is_closing() and not poll.poll(0):
+        await asyncio.sleep(0.01)
+    transport.abort()
 
 
 class _Over(Exception):
@@ -234,12 +248,12 @@ class SmtpServer:
         except asyncio.CancelledError:
             writer.transport.abort()
         finally:
-            self._tasks.pop(task, None)
-            self.open -= 1
-            self._changed.set()
             writer.close()
             with contextlib.suppress(OSError, ssl.SSLError, asyncio.CancelledError, TimeoutError):
                 await asyncio.wait_for(writer.wait_closed(), 1)
+            self._tasks.pop(task, None)
+            self.open -= 1
+            self._changed.set()
 
     async def _command(self, session: _Session, line: str) -> None:
         self.commands.append((session.number, line))
@@ -311,7 +325,7 @@ class SmtpServer:
         return (await session.reader.readline()).strip()
 
     async def _content(self, session: _Session) -> None:
-        raw = b""
+        raw = bytearray()
         rule = self._rule("body", "")
         while True:
             line = await session.reader.readline()
@@ -323,12 +337,12 @@ class SmtpServer:
                 rule = None
             if line == b".\r\n":
                 break
-        content = b"".join(part.removeprefix(b".") for part in raw[:-3].splitlines(keepends=True))
+        content = re.sub(rb"(?m)^\.", b"", bytes(raw[:-3]))
         message = Message(
             mail=session.mail,
             rcpts=session.rcpts,
             content=content,
-            raw=raw,
+            raw=bytes(raw),
             tls=session.tls,
             user=session.user,
             connection=session.number,
@@ -367,6 +381,8 @@ class SmtpServer:
             await asyncio.sleep(do.delay)
         if do.pace:
             for i in range(len(said)):
+                if session.writer.transport.is_closing():
+                    raise _Over
                 session.writer.write(said[i : i + 1])
                 await asyncio.sleep(do.pace)
         elif said:
@@ -374,7 +390,8 @@ class SmtpServer:
             await session.writer.drain()
         match do.then:
             case "hang":
-                await asyncio.Event().wait()
+                await _peer_gone(session.writer)
+                raise _Over
             case "close":
                 raise _Over
             case "reset":
