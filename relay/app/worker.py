@@ -39,6 +39,7 @@ from relay.logs.log import Log
 from relay.process.supervisor import WorkerContext
 from relay.router.router import Router
 from relay.sinks import CountSink, LogSink
+from relay.spool import Selection, Standing
 from relay.spool.sqlite import SqliteSpool
 from relay.state.sqlite import SqliteState
 
@@ -251,12 +252,12 @@ class Worker:
             self.events.message_recovered(message.id, crashes=message.crashes)
             if message.crashes >= POISON_CRASHES:
                 why = f"the process died {message.crashes} times while this message was being delivered"
-                await self.spool.quarantine([message.id], reason=why)
+                await self.spool.hold(Selection(ids=(message.id,)), reason=why, standing=Standing.QUARANTINED)
                 self.events.message_quarantined(message.id, why=why)
             elif message.crashes >= SUSPECT_CRASHES:
-                suspects.append(message)
-        for message in suspects:
-            await self.dispatcher.try_alone(message, seconds=SUSPECT_S)
+                suspects.append(message.id)
+        for suspect in suspects:
+            await self.dispatcher.try_alone(suspect, SUSPECT_S)
 
     # Running
 

@@ -162,6 +162,19 @@ class Dispatcher:
                 async with asyncio.timeout_at(survey_at):
                     await self._look.wait()
 
+    async def try_alone(self, message_id: str, seconds: float) -> None:
+        """Deliver one message while nothing else runs here, for at most `seconds`; then it goes on beside others.
+
+        For what was in delivery when the process died: should it die again, this message is known to be why.
+        """
+        lease = await self._spool.lease(message_id)
+        if lease is not None:
+            message = lease.message
+            work = asyncio.create_task(self._work(Job(queue_key(message), self._gate(message), lease)))
+            self._running.add(work)
+            work.add_done_callback(self._running.discard)
+            await asyncio.wait([work], timeout=seconds)
+
     async def stop(self, deadline: float) -> int:
         """Start nothing new, let running attempts end until `deadline` (loop time), give the rest back.
 

@@ -128,6 +128,10 @@ class Spool(Protocol):
         """Up to `limit` unleased QUEUED messages of this queue with due ≤ now, smallest due first, then by id."""
         ...
 
+    async def lease(self, message_id: str) -> Lease | None:
+        """This one QUEUED message, due or not; None when it is gone, held, or leased already."""
+        ...
+
     async def begin(self, leases: Sequence[Lease]) -> list[Lease]:
         """Mark attempts as begun, durably. Returns the leases with `attempts` grown by one, in the same order."""
         ...
@@ -177,8 +181,8 @@ class Spool(Protocol):
         """Make them QUEUED and due now (also held and quarantined ones; `crashes` falls to 0). Returns how many."""
         ...
 
-    async def hold(self, selection: Selection, *, reason: str) -> int:
-        """Make QUEUED ones HELD. Leased ones are left alone and not counted."""
+    async def hold(self, selection: Selection, *, reason: str, standing: Standing = Standing.HELD) -> int:
+        """Make QUEUED ones HELD or QUARANTINED. Leased ones are left alone and not counted."""
         ...
 
     async def drop(self, selection: Selection) -> list[Message]:

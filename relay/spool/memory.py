@@ -116,6 +116,13 @@ class MemorySpool:
             kept.base = kept.message.attempts
         return [kept.lease() for kept in chosen]
 
+    async def lease(self, message_id: str) -> Lease | None:
+        kept = self._kept.get(message_id)
+        if kept is None or kept.leases or kept.standing is not Standing.QUEUED:
+            return None
+        kept.base = kept.message.attempts
+        return kept.lease()
+
     async def begin(self, leases: Sequence[Lease]) -> list[Lease]:
         held = [self._held(lease) for lease in leases]
         begun = []
@@ -195,10 +202,10 @@ class MemorySpool:
             kept.standing, kept.due, kept.reason = Standing.QUEUED, now, ""
         return len(chosen)
 
-    async def hold(self, selection: Selection, *, reason: str) -> int:
+    async def hold(self, selection: Selection, *, reason: str, standing: Standing = Standing.HELD) -> int:
         chosen = [k for k in self._selected(selection) if not k.leases and k.standing is Standing.QUEUED]
         for kept in chosen:
-            kept.standing, kept.reason = Standing.HELD, reason
+            kept.standing, kept.reason = standing, reason
         return len(chosen)
 
     async def drop(self, selection: Selection) -> list[Message]:

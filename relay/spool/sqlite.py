@@ -160,6 +160,9 @@ class SqliteSpool:
     async def lease_due(self, key: QueueKey, *, now: float, limit: int) -> list[Lease]:
         return await work.lease_due(self._core, key, now=now, limit=limit)
 
+    async def lease(self, message_id: str) -> Lease | None:
+        return await work.lease(self._core, message_id)
+
     async def begin(self, leases: Sequence[Lease]) -> list[Lease]:
         return await work.begin(self._core, leases)
 
@@ -240,8 +243,8 @@ class SqliteSpool:
     async def retry(self, selection: Selection, *, now: float) -> int:
         return await operator.retry(self._core, selection, now)
 
-    async def hold(self, selection: Selection, *, reason: str) -> int:
-        return await operator.hold(self._core, selection, reason)
+    async def hold(self, selection: Selection, *, reason: str, standing: Standing = Standing.HELD) -> int:
+        return await operator.hold(self._core, selection, reason, standing)
 
     async def drop(self, selection: Selection) -> list[Message]:
         return await operator.drop(self._core, selection)

@@ -83,15 +83,15 @@ async def retry(core: Core, selection: Selection, now: float) -> int:
     return len(await _change(core, selection, change, after))
 
 
-async def hold(core: Core, selection: Selection, reason: str) -> int:
+async def hold(core: Core, selection: Selection, reason: str, standing: Standing) -> int:
     def change(row: Row, held: Held) -> Write | None:
         if _standing(row) is not Standing.QUEUED:
             return None
-        return Touch(held.key, held.due, CODES[Standing.HELD], 0, held.attempts, reason)
+        return Touch(held.key, held.due, CODES[standing], 0, held.attempts, reason)
 
     def after(core: Core, _: Row, held: Held) -> None:
         tally = core.tallies.by_number[held.queue]
-        tally.move(Standing.QUEUED, Standing.HELD)
+        tally.move(Standing.QUEUED, standing)
         tally.taken(held.due)
 
     return len(await _change(core, selection, change, after))

@@ -15,7 +15,7 @@ from relay.errors import SpoolError
 from relay.spool import Lease, QueueKey, Standing
 from relay.spool.sqlite_bodies import Damaged
 from relay.spool.sqlite_core import Core, Held
-from relay.spool.sqlite_rows import CODES, COLUMNS, decode, encode, row_sum
+from relay.spool.sqlite_rows import CODES, COLUMNS, decode, encode, read_row, row_sum
 from relay.spool.sqlite_writes import Remove, Rewrite, Touch, Write
 
 _QUEUED = CODES[Standing.QUEUED]
@@ -40,23 +40,39 @@ async def lease_due(core: Core, key: QueueKey, *, now: float, limit: int) -> lis
                 continue
             if len(leases) == limit:
                 break
-            row_key, _, due, _, _, attempts, _, size, received, message_id, reason, _, _, file = row
-            held = Held(
-                key=row_key,
-                id=message_id,
-                queue=number,
-                size=size,
-                received=received,
-                due=due,
-                begun=False,
-                attempts=attempts,
-                base=attempts,
-                file=bool(file),
-                reason=reason,
-            )
-            tally.taken(due)
-            leases.append(core.hold(held, message))
+            leases.append(_take(core, row, message))
     return leases
+
+
+async def lease(core: Core, message_id: str) -> Lease | None:
+    with core.watch() as changed:
+        row = await core.read(lambda connection: read_row(connection, message_id))
+        if row is None or row[0] in core.by_key or row[0] in changed or row[3] != _QUEUED:
+            return None
+        message = _decoded(row)
+        if isinstance(message, Damaged):
+            await core.quarantine(row, str(message))
+            return None
+        return _take(core, row, message)
+
+
+def _take(core: Core, row: tuple[Any, ...], message: Message) -> Lease:
+    row_key, number, due, _, _, attempts, _, size, received, message_id, reason, _, _, file = row
+    held = Held(
+        key=row_key,
+        id=message_id,
+        queue=number,
+        size=size,
+        received=received,
+        due=due,
+        begun=False,
+        attempts=attempts,
+        base=attempts,
+        file=bool(file),
+        reason=reason,
+    )
+    core.tallies.by_number[number].taken(due)
+    return core.hold(held, message)
 
 
 async def begin(core: Core, leases: Sequence[Lease]) -> list[Lease]:

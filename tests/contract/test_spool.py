@@ -528,3 +528,31 @@ async def test_a_closed_spool_takes_nothing(spool: AnySpool) -> None:
     assert spool.unhealthy_reason()
     with pytest.raises(SpoolUnhealthy):
         await spool.store(message(), CONTENT, lease=False)
+
+
+async def test_one_message_can_be_leased_by_its_id_before_it_is_due(spool: AnySpool) -> None:
+    first = await leased(spool)
+    await spool.settle(first, first.message, due=NOW + 3600)
+    again = await spool.lease(first.message.id)
+    assert again is not None
+    assert again.message == first.message
+    assert await spool.lease(first.message.id) is None  # leased already
+    assert await due_ids(spool, now=NOW + 7200) == []
+    await spool.release([again])
+    assert await due_ids(spool, now=NOW + 7200) == [first.message.id]
+    assert await spool.lease("01ARZ3NDEKTSV4RRFFQ69G5FAV") is None
+
+
+async def test_a_message_can_be_set_aside_as_poison_and_released_again(spool: AnySpool) -> None:
+    made = message()
+    await spool.store(made, CONTENT, lease=False)
+    chosen = Selection(ids=(made.id,))
+    assert await spool.hold(chosen, reason="poison", standing=Standing.QUARANTINED) == 1
+    entry = await spool.find(made.id)
+    assert entry is not None
+    assert (entry.standing, entry.reason) == (Standing.QUARANTINED, "poison")
+    (depth,) = await spool.depths()
+    assert (depth.queued, depth.held, depth.quarantined) == (0, 0, 1)
+    assert await spool.lease(made.id) is None
+    assert await spool.retry(chosen, now=NOW) == 1
+    assert await due_ids(spool) == [made.id]
