@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,6 +52,9 @@ SUSPECT_CRASHES = 2
 
 SUSPECT_S = 30.0
 """How long the others wait for one suspect."""
+
+EVENTS_A_MESSAGE = 3
+"""Accepted, attempted, and one to spare for those that are deferred."""
 
 FLUSH_S = 1.0
 USAGE_EVERY = 5
@@ -125,7 +129,10 @@ class Worker:
         incoming = directory / "incoming"
         incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.history = SqliteHistory(
-            directory, shard=self._shard, keep_s=config.history.keep_for, max_messages=config.history.max_messages
+            directory,
+            self._shard,
+            max_age_s=config.history.keep_for,
+            max_events=EVENTS_A_MESSAGE * config.history.max_messages or sys.maxsize,
         )
         await self.history.start()
         self.counts = CountSink(clock)

@@ -100,7 +100,9 @@ def explain(config: str, message_id: str, as_json: bool) -> None:
             told = [t for shard in found if (t := await shard.call("explain", message_id=message_id))]
         if not told:
             return None
-        story = sorted((event for t in told for event in t["story"]), key=lambda event: event["at"])
+        # Every shard reads the histories of all: what several tell is one event.
+        events = {(event["at"], event["event"], event.get("node", "")): event for t in told for event in t["story"]}
+        story = sorted(events.values(), key=lambda event: event["at"])
         return {"id": message_id, "now": next((t["now"] for t in told if t["now"]), None), "story": story}
 
     told = run(work)
@@ -116,8 +118,8 @@ def explain(config: str, message_id: str, as_json: bool) -> None:
         data = {k: v for k, v in event.items() if k not in ("at", "event", "level", "id", "route")}
         said = " ".join(f"{k}={_short(v)}" for k, v in data.items() if v not in ("", None, [], 0))
         click.echo(f"{when(event['at'])}  {event['event']}  {said}")
-        for considered in event.get("route", ()):
-            click.echo(f"    {considered['node']}: {considered['verdict']}{_because(considered)}")
+        for node, verdict, reason in event.get("route", ()):
+            click.echo(f"    {node}: {verdict}{f' ({reason})' if reason else ''}")
     entry = told["now"]
     if entry is None:
         click.echo("now: done")
@@ -133,10 +135,6 @@ def _short(value: Any) -> str:
         return f"[{head}{f' and {len(value) - 5} more' if len(value) > 5 else ''}]"
     text = str(value)
     return repr(text) if " " in text else text
-
-
-def _because(considered: dict[str, Any]) -> str:
-    return f" ({considered['reason']})" if considered.get("reason") else ""
 
 
 @click.command()

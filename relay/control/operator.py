@@ -12,8 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-import orjson
-
 import relay
 from relay.delivery.dispatcher import Dispatcher
 from relay.delivery.keeper import HealthKeeper
@@ -138,7 +136,10 @@ class Operator:
     async def explain(self, *, message_id: str) -> dict[str, Any] | None:
         """The message's story and where it stands now, or None when this shard never saw it."""
         entry = await self._spool.find(message_id)
-        story = [orjson.loads(event) for event in await self._history.story(message_id)]
+        story = [
+            {"event": event.name, "at": event.at, "level": event.level, **event.data}
+            for event in await self._history.story(message_id)
+        ]
         if entry is None and not story:
             return None
         return {"id": message_id, "now": self._entry(entry) if entry else None, "story": story}
