@@ -72,7 +72,7 @@ def attempt(text: bytes) -> str:
             values.pools(loaded.config)
             values.bridges(loaded.config)
             values.options_of_nodes(loaded.config)
-            return "".join(map(str, loaded.warnings)) + repr(loaded)
+            return "".join(map(str, loaded.warnings))
     assert refusal.faults
     assert all(fault.what and fault.place.file.startswith(folder) for fault in refusal.faults)
     return str(refusal) + "".join(map(str, refusal.warnings))
@@ -126,6 +126,15 @@ def test_the_good_file_is_good() -> None:
     assert "faults" not in attempt(GOOD.encode())
 
 
+def test_no_secret_shows_when_the_configuration_and_its_values_are_printed(tmp_path: Path) -> None:
+    (tmp_path / "relay.yaml").write_text(GOOD)
+    loaded = load(tmp_path / "relay.yaml", environment=ENVIRONMENT, base=tmp_path)
+    bridges, options = values.bridges(loaded.config), values.options_of_nodes(loaded.config)
+    printed = f"{loaded} {loaded!r} {bridges!r} {options!r} {values.state_place(loaded.config)!r}"
+    assert "shop2" in printed
+    assert not [secret for secret in SECRETS if secret in printed]
+
+
 @Q
 @given(CHANGES)
 @example([(("pools", 0, "nodes", 0), "replace", {"smtp": 1})])
@@ -157,8 +166,7 @@ def test_changed_octets_give_a_configuration_or_faults(at: int, cut: int, put: b
 def test_a_secret_that_slipped_into_any_place_is_never_told(path: tuple[Any, ...]) -> None:
     data = changed([(path, "replace", "${PW}")])
     said = attempt(json.dumps(data).encode())
-    faults = said.partition("Loaded(")[0]
-    assert "s3cret-of-shop" not in faults
+    assert "s3cret-of-shop" not in said
 
 
 @settings(max_examples=30, deadline=None)
@@ -166,4 +174,4 @@ def test_a_secret_that_slipped_into_any_place_is_never_told(path: tuple[Any, ...
 def test_a_literal_secret_that_slipped_into_a_wrong_place_is_not_told_by_shape_faults(path: tuple[Any, ...]) -> None:
     data = changed([(path, "replace", "Hunter2 Plain!")])  # no name, host, number or choice
     said = attempt(json.dumps(data).encode())
-    assert "Hunter2" not in said.partition("Loaded(")[0]
+    assert "Hunter2" not in said
