@@ -13,7 +13,7 @@ from relay.app.settings import Settings
 from relay.control.client import Shard, open_shards
 from relay.control.operator import Operator
 from relay.events import Events
-from relay.history.sink import HistorySink
+from relay.history import HistorySink
 from relay.history.sqlite import SqliteHistory
 from relay.spool.sqlite import SqliteSpool
 from relay.state.sqlite import SqliteState

@@ -32,7 +32,7 @@ from relay.delivery.reports import Reports
 from relay.delivery.tally import Tally
 from relay.errors import ConfigError, StateUnavailable
 from relay.events import Events
-from relay.history.sink import HistorySink
+from relay.history import HistorySink
 from relay.history.sqlite import SqliteHistory
 from relay.ids import IdSource
 from relay.listener.server import Listener
