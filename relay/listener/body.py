@@ -66,6 +66,7 @@ class BodyScanner:
     """
 
     __slots__ = (
+        "_after_lf",
         "_body",
         "_body_size",
         "_held",
@@ -95,6 +96,7 @@ class BodyScanner:
         self._open_line = 0  # octets of the line that the last piece left open
         self._split = False
         self._repaired = False
+        self._after_lf = False  # the last piece ended in a bare LF: a dot that follows is stuffing
         self.head = b""
         self.refusal: Reply | None = None
         self.eight_bit = False
@@ -144,18 +146,18 @@ class BodyScanner:
             self.refuse(HAS_NUL)
             return
         line_ends = piece.count(b"\n")
-        crlf_only = piece.count(b"\r") == line_ends == piece.count(b"\r\n")
+        if not piece.count(b"\r") == line_ends == piece.count(b"\r\n"):
+            if not self._limits.normalize:
+                self.refuse(BARE_LINE_END)
+                return
+            piece = self._repair(piece)
+        elif self._after_lf:
+            piece = self._repair(piece)
         if _STUFFED.search(piece) is not None:  # quicker than `in` for a rare pattern, by a third
             piece = piece.replace(b"\r\n.", b"\r\n")
         if not self._started:
             self._started = True
             piece = piece[2:]
-        if not crlf_only:
-            if not self._limits.normalize:
-                self.refuse(BARE_LINE_END)
-                return
-            self._repaired = True
-            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
         self._size += len(piece)
         if self._size > self._limits.max_size > 0:
             self.refuse(TOO_BIG)
@@ -169,6 +171,14 @@ class BodyScanner:
             self._body_size += len(piece)
         else:
             self._pieces.append(piece)
+
+    def _repair(self, piece: bytes) -> bytes:
+        """Take bare CR and LF for line ends, before unstuffing: who ends lines so, stuffs dots behind such ends too."""
+        if self._after_lf and piece.startswith(b"."):
+            piece = piece[1:]
+        self._repaired = True
+        self._after_lf = piece.endswith(b"\n")
+        return piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
     def _measure_lines(self, piece: bytes) -> None:
         """Hop from line to line in steps of a thousand octets: a long line is a step without LF."""

@@ -45,7 +45,7 @@ class Gone(Exception):
 class Phase(IntEnum):
     """What a session is doing, for the timer."""
 
-    RUN = 0  # a command, expected to end at once
+    RUN = 0  # a command, expected to end at once; the deadline is still that of the wait before it
     COMMAND = 1  # waiting for the client
     DATA = 2
     DISCARD = 3  # DATA that is already refused
@@ -54,6 +54,7 @@ class Phase(IntEnum):
     WRITE = 6  # the client does not read its replies
     TLS = 7
     LINGER = 8
+    STUCK = 9  # a command that was still running when the timer looked
 
 
 class Client(Session):
@@ -332,7 +333,8 @@ class Connection(SMTP):
     def dismiss(self, wire: bytes, why: str) -> None:
         """End the session from outside its task (timer, drain), whatever it waits for."""
         self.end(wire, why)
-        if self._phase in (Phase.RUN, Phase.WRITE):
+        self._deadline = float("inf")
+        if self._phase in (Phase.RUN, Phase.STUCK, Phase.WRITE):
             # Its task waits for the acceptor or the client's window, not for input.
             self._flush()
             self.transport.close()
@@ -344,10 +346,10 @@ class Connection(SMTP):
         """Now in `phase`, for `timeout` seconds at most."""
         self._phase = phase
         self._deadline = deadline = self.loop.time() + timeout
-        if deadline < self._timer_at:
+        if deadline < self._timer_at or self._session_end < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
-            self._set_timer(deadline)
+            self._set_timer(min(deadline, self._session_end))
 
     def _set_timer(self, when: float) -> None:
         self._timer_at = when
@@ -365,17 +367,16 @@ class Connection(SMTP):
         elif now > self._deadline:
             self._expire(now)
         if self._timer is None:
-            due = min(self._deadline, self._session_end)
-            self._set_timer(max(due, now + TIMER_GRAIN))
+            self._set_timer(max(min(self._deadline, self._session_end), now + TIMER_GRAIN))
 
     def _expire(self, now: float) -> None:
         options = self.service.options
         match self._phase:
             case Phase.RUN:
-                if self._deadline + options.accept_deadline < now:
-                    self.dismiss(replies.BROKEN, "a command did not end")
-                else:
-                    self._deadline += options.accept_deadline
+                self._phase = Phase.STUCK
+                self._deadline = now + options.accept_deadline
+            case Phase.STUCK:
+                self.dismiss(replies.BROKEN, "a command did not end")
             case Phase.COMMAND:
                 self.dismiss(replies.IDLE, "idle")
             case Phase.DATA:

@@ -185,7 +185,7 @@ class RelaySMTP(DataCommand):
 
     async def _bare_lf(self, line: bytes) -> None:
         """A line that ends in LF alone: either switch decides for the whole listener, never for a line."""
-        if self._received < 128 and PROXY_V2_SIGNATURE.startswith(line) and self.service.options.proxy_from:
+        if line == PROXY_V2_SIGNATURE.split()[-1] and self.service.options.proxy_from:
             self.end(replies.NOT_A_COMMAND, "proxy_header_rejected: peer is not trusted")
         elif self.service.options.line_endings == "normalize":
             await self._run(line)

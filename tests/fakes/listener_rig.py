@@ -11,11 +11,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
+
+import trustme
 
 from relay.bridges.bridge import Bridge
 from relay.events import Event, Events
@@ -28,6 +32,9 @@ HOST = "127.0.0.1"
 PASSWORD = "correct horse"
 SHOP = Bridge(name="shop", pool="pool")
 OPEN = Bridge(name="open", pool="pool", networks=(ip_network("127.0.0.0/8"),))
+
+
+AUTHORITY = trustme.CA()
 
 
 class Records:
@@ -82,6 +89,13 @@ class Client:
         except ConnectionError:
             return ""
 
+    async def rest_octets(self) -> bytes:
+        """As `rest`, where what comes is not SMTP."""
+        try:
+            return await asyncio.wait_for(self.reader.read(), 10)
+        except ConnectionError:
+            return b""
+
     async def greeting(self) -> str:
         return await self.reply()
 
@@ -114,6 +128,8 @@ class Client:
 
     def reset(self) -> None:
         """RST instead of FIN."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
 
@@ -180,3 +196,22 @@ async def listening(
         assert faults or not rig.faults, rig.faults
     finally:
         await listener.close()
+
+
+def server_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    AUTHORITY.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+def client_context(**versions) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    for name, value in versions.items():
+        setattr(context, name, value)
+    return context
+
+
+def secure(tls: str = "starttls", *, network: bool = False, **options):
+    acceptor = None if network else RecordingAcceptor(logins={("shop", PASSWORD): SHOP})
+    return listening(acceptor, tls=tls, tls_context=server_context(), **options)

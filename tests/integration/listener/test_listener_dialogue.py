@@ -378,9 +378,9 @@ async def test_a_bare_lf_line_ends_the_session_unless_line_ends_are_normalised()
         await client.ehlo()
         client.send(b"NOOP\nMAIL FROM:<a@b.example>\nRCPT TO:<c@d.example>\r\nDATA\n")
         assert [(await client.reply())[:3] for _ in range(4)] == ["250", "250", "250", "354"]
-        client.send(b"Subject: x\n\nhello\n.\n\r\n.\r\n")
+        client.send(b"Subject: x\n\nhello\n.\n..dot\n\r\n.\r\n")
         assert (await client.reply()).startswith("250")
-        assert rig.acceptor.messages[0].content == b"Subject: x\r\n\r\nhello\r\n.\r\n\r\n"
+        assert rig.acceptor.messages[0].content == b"Subject: x\r\n\r\nhello\r\n\r\n.dot\r\n\r\n"
 
 
 async def test_tls_and_random_octets_on_a_clear_port_do_no_harm() -> None:
