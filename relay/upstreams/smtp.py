@@ -78,6 +78,8 @@ class SmtpUpstream:
                 except BaseException:
                     pool.release(connection, reusable=clean)
                     raise
+                if result.confused:
+                    self._connector.pipelining = False
                 if result.answered or not reused:
                     pool.release(connection, reusable=result.reusable)
                     return result.outcomes

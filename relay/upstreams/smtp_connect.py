@@ -77,6 +77,8 @@ class Connector:
         elif self._ehlo.replace(".", "").isdigit():
             self._ehlo = f"[{self._ehlo}]"
         self._secrets = _forms(options)
+        self.pipelining = options.pipelining == "auto"
+        """May be set to False once a server has shown that it cannot do what it offers."""
         verify = options.verify
         own = isinstance(verify, SmtpVerify)
         self._tls_name = (verify.hostname if isinstance(verify, SmtpVerify) else None) or options.host
@@ -165,7 +167,7 @@ class _Opening:
         return Connection(
             wire=self._wire,
             capabilities=_capabilities(smtp),
-            pipelining=options.pipelining == "auto" and smtp.supports_extension("pipelining"),
+            pipelining=self._connector.pipelining and smtp.supports_extension("pipelining"),
             offers_size=smtp.supports_extension("size"),
             opened_at=now,
             idle_since=now,

@@ -25,9 +25,10 @@ from relay.upstreams.base import Outbound
 from relay.upstreams.dots import Stuffer, stuffed
 from relay.upstreams.smtp_connect import Connection
 from relay.upstreams.smtp_options import SmtpTimeouts
-from relay.upstreams.smtp_wire import WireFault, WireReply
+from relay.upstreams.smtp_wire import WireFault, WireLost, WireReply, WireTimeout
 
 _TOO_MANY = "4.5.3"
+_ENVELOPE = frozenset({"rset", "mail", "rcpt", "data"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,13 @@ class Result:
         outcomes: one per recipient, in order.
         answered: MAIL was answered by more than a goodbye, so that the message may not be offered again.
         reusable: the connection is at a clean border and may carry the next transaction.
+        confused: the server offers PIPELINING and lost its way in it.
     """
 
     outcomes: list[RecipientOutcome]
     answered: bool
     reusable: bool
+    confused: bool
 
 
 def limits(timeouts: SmtpTimeouts) -> Mapping[str, float]:
@@ -64,6 +67,7 @@ class Transaction:
         "_accepted",
         "_answered",
         "_broken",
+        "_confused",
         "_connection",
         "_content",
         "_deadline",
@@ -94,6 +98,7 @@ class Transaction:
         self._mail_refused = False
         self._go = False
         self._broken = False
+        self._confused = False
 
     async def run(self) -> Result:
         """Never raises for what the upstream does. Cancelled, it leaves the connection for the bin."""
@@ -107,6 +112,9 @@ class Transaction:
                 await self._take_back_data()
         except WireFault as fault:
             self._broken = True
+            if self._phase in _ENVELOPE and not isinstance(fault, WireLost):
+                silent = isinstance(fault, WireTimeout) and not self._answered  # it did not even get that far
+                self._confused = connection.pipelining and not silent
             last_words = self._wire.take()
             if self._phase == "body" and last_words and last_words[0].code >= 400:
                 self._rest(self._outcome("body", last_words[0]))
@@ -117,7 +125,7 @@ class Transaction:
             RecipientOutcome(recipient.address, verdict or self._unjudged())
             for recipient, verdict in zip(self._outbound.recipients, self._verdicts, strict=True)
         ]
-        return Result(outcomes, self._answered, not self._broken and self._wire.usable)
+        return Result(outcomes, self._answered, not self._broken and self._wire.usable, self._confused)
 
     # -- envelope ------------------------------------------------------------------------------------------------
 
@@ -204,6 +212,7 @@ class Transaction:
         """The outcome of a reply that is not the wished one. One of the wrong class ends the connection."""
         if reply.code < 400 or (phase == "data" and reply.code == 503):
             self._broken = True
+            self._confused = self._connection.pipelining and phase in _ENVELOPE
         return replies.classify(phase, reply.code, *replies.split_enhanced(reply.code, reply.text))
 
     def _weigh_recipients(self) -> None:

@@ -249,6 +249,8 @@ class SmtpServer:
             writer.transport.abort()
         finally:
             writer.close()
+            if session.tls:  # no wait for the other side's close_notify; clients must bear that
+                writer.transport.abort()
             with contextlib.suppress(OSError, ssl.SSLError, asyncio.CancelledError, TimeoutError):
                 await asyncio.wait_for(writer.wait_closed(), 1)
             self._tasks.pop(task, None)

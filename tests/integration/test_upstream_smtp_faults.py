@@ -143,6 +143,20 @@ async def test_shifted_replies_of_a_pipelined_envelope_never_become_a_delivery()
         await assert_well_again(server, node)
 
 
+@pytest.mark.parametrize(
+    "how", [Do(say=b"250 2.0.0 Ok\r\n"), Do(say=b"garbage\r\n"), Do(say=b"")], ids=["shifted", "garbage", "lost"]
+)
+async def test_a_server_that_loses_its_way_in_pipelining_is_spoken_to_one_by_one(how: Do) -> None:
+    async with SmtpServer() as server, smtp_node(server, timeouts={"data": 0.2}) as node:
+        server.at("data", how, times=1)
+        assert kinds(await send(node)) == [NODE]
+        await assert_well_again(server, node)
+        server.at("mail", reply("550 5.1.8 no"))
+        before = len(server.said("DATA"))
+        assert kinds(await send(node)) == [(Status.REFUSED, Scope.MESSAGE)]
+        assert len(server.said("DATA")) == before, "DATA was sent along with MAIL"
+
+
 async def test_two_replies_at_the_dot_are_uncertain(server: SmtpServer) -> None:
     server.at("dot", Do(say=b"250 2.0.0 Ok\r\n250 2.0.0 Ok: queued as FALSE\r\n"), times=1)
     async with smtp_node(server) as node:
