@@ -32,7 +32,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from relay.errors import RelayError
 
@@ -243,7 +243,7 @@ class GroupCommit:
         """Run `op` on a read-only connection in another thread; sees everything committed so far."""
         if self._reader is None:
             raise StoreFailed(self._failure)
-        return await self._loop.run_in_executor(self._readers, _read, self._reader, op)
+        return await self._loop.run_in_executor(self._readers, self._read, self._reader, op)
 
     async def close(self) -> None:
         """Commit what waits, then close the file. Safe to call twice."""
@@ -256,13 +256,32 @@ class GroupCommit:
         thread.join()
         self._readers.shutdown(wait=True)
 
+    def _read(self, connection: sqlite3.Connection, op: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return op(connection)
+        except Exception as error:
+            fault = self._named(_translate(error))
+            if fault is None:
+                raise
+            raise fault from error
+
+    @overload
+    def _named(self, fault: RelayError) -> RelayError: ...
+    @overload
+    def _named(self, fault: None) -> None: ...
+    def _named(self, fault: RelayError | None) -> RelayError | None:
+        """The fault with the name of the file, which SQLite does not tell."""
+        if fault is not None and not str(fault).startswith(self._path.name):
+            fault.args = (f"{self._path.name}: {fault}",)
+        return fault
+
     # The writer thread
 
     def _write(self, ready: asyncio.Future[None]) -> None:
         try:
             connection = self._open()
         except Exception as error:
-            self._tell(_fail, ready, _translate(error) or error)
+            self._tell(_fail, ready, self._named(_translate(error)) or error)
             self._waiting.get()
             self._tell(self._ended.set_result, None)
             return
@@ -312,7 +331,7 @@ class GroupCommit:
                 told = [_run_apart(connection, item) for item in group]
             self._committer(partial(_execute_commit, connection))
         except Exception as error:
-            fault = _translate(error) or StoreFailed(f"{self._path.name}: {error}")
+            fault = self._named(_translate(error) or StoreFailed(str(error)))
             if isinstance(fault, StoreFailed):
                 self._failure = str(fault)
             with contextlib.suppress(sqlite3.Error):
@@ -351,7 +370,7 @@ class GroupCommit:
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
-            fault = _translate(error)
+            fault = self._named(_translate(error))
             if isinstance(fault, StoreFailed):
                 self._failure = str(fault)
 
@@ -470,16 +489,6 @@ def _deliver(told: _Told) -> None:
 def _fail(future: asyncio.Future[None], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
-
-
-def _read(connection: sqlite3.Connection, op: Callable[[sqlite3.Connection], T]) -> T:
-    try:
-        return op(connection)
-    except Exception as error:
-        fault = _translate(error)
-        if fault is None:
-            raise
-        raise fault from error
 
 
 def _code(error: sqlite3.Error) -> int:
