@@ -1,0 +1,44 @@
+"""Where the programs are that the tests speak with: on the path, or unpacked by `tests/interop/install`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+UNPACKED = ROOT / "var" / "interop" / "debian"
+NODE_MODULES = ROOT / "var" / "interop" / "node" / "node_modules"
+
+
+def unpacked(path: str) -> Path | None:
+    """A file of a package that was unpacked, not installed."""
+    file = UNPACKED / path
+    return file if file.exists() else None
+
+
+@cache
+def has_git_send_email() -> bool:
+    if shutil.which("git") is None:
+        return False
+    folder = subprocess.run(["git", "--exec-path"], capture_output=True, text=True, check=True).stdout.strip()
+    return Path(folder, "git-send-email").exists()
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    """Skip a test where `program` is absent."""
+    here = {
+        "git send-email": has_git_send_email,
+        "nodemailer": lambda: shutil.which("node") is not None and (NODE_MODULES / "nodemailer").exists(),
+        "smtp-server": lambda: shutil.which("node") is not None and (NODE_MODULES / "smtp-server").exists(),
+        "postfix": lambda: unpacked("usr/sbin/postconf") is not None,
+        "exim": lambda: unpacked("usr/sbin/exim4") is not None,
+        "saslpasswd2": lambda: unpacked("usr/sbin/saslpasswd2") is not None,
+        "root": lambda: os.geteuid() == 0,
+    }.get(program, lambda: shutil.which(program) is not None)
+    reason = "only root can run this server" if program == "root" else f"{program} is not installed"
+    return pytest.mark.skipif(not here(), reason=reason)
