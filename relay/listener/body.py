@@ -24,6 +24,9 @@ END = b"\r\n.\r\n"
 MAX_TEXT_LINE = 998
 """RFC 5321 §4.5.3.1.6: 1000 octets with CRLF."""
 
+MAX_PIECES = 1000
+"""A body may come in packets of one octet: each would cost forty octets until it is written."""
+
 _FIELD_START = re.compile(rb"[!-9;-~]+[ \t]*:")
 _SIGNATURE = re.compile(rb"^dkim-signature[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _STUFFED = re.compile(rb"\r\n\.")
@@ -166,11 +169,12 @@ class BodyScanner:
             self.eight_bit = True
         if not self.long_lines:
             self._measure_lines(piece)
+        kept = self._body if self._split else self._pieces
+        kept.append(piece)
+        if len(kept) > MAX_PIECES:
+            kept[:] = [b"".join(kept)]
         if self._split:
-            self._body.append(piece)
             self._body_size += len(piece)
-        else:
-            self._pieces.append(piece)
 
     def _repair(self, piece: bytes) -> bytes:
         """Take bare CR and LF for line ends, before unstuffing: who ends lines so, stuffs dots behind such ends too."""

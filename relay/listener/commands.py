@@ -9,8 +9,8 @@ from __future__ import annotations
 from relay.listener import replies
 from relay.listener.auth import AuthCommands
 from relay.listener.body import TOO_BIG
-from relay.listener.connection import Transaction
 from relay.listener.paths import parse_mail, parse_rcpt, recipient_key
+from relay.listener.session import Transaction
 
 MAX_HELO = 255
 """Longest domain name."""

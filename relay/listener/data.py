@@ -21,8 +21,9 @@ from relay.errors import AcceptanceError, SpoolError, SpoolFull, SpoolUnhealthy
 from relay.listener import replies
 from relay.listener.body import BodyScanner
 from relay.listener.commands import MailCommands
-from relay.listener.connection import Phase, Transaction, is_being_cancelled
+from relay.listener.connection import Phase, is_being_cancelled
 from relay.listener.service import Service
+from relay.listener.session import Transaction
 from relay.listener.submission import Submission
 
 NO_ROOM = Reply(452, "4.3.1", "No room for the message now, try again later")

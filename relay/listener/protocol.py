@@ -19,9 +19,10 @@ from typing import ClassVar
 
 from relay.errors import AcceptanceError
 from relay.listener import replies
-from relay.listener.connection import OUTPUT_HIGH, Client, Gone, Phase, is_being_cancelled
+from relay.listener.connection import OUTPUT_HIGH, Gone, Phase, is_being_cancelled
 from relay.listener.data import DataCommand
 from relay.listener.proxy import PROXY_V2_SIGNATURE
+from relay.listener.session import Client
 
 MAX_LINE = 510
 """RFC 5321 §4.5.3.1.4, without CRLF."""

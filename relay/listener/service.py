@@ -7,6 +7,7 @@ import secrets
 import ssl
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
@@ -112,6 +113,7 @@ class Service:
             self.events.session_refused(session="", peer=peer, why=f"{why} ({more} more within a second)")
 
 
+@lru_cache(4096)
 def canonical_address(address: str) -> str:
     """An IP address in its shortest form, IPv4-mapped IPv6 as IPv4, without zone; `""` when it is none."""
     try:

@@ -55,6 +55,17 @@ async def test_starttls_forgets_login_and_transaction() -> None:
         assert submission.session.username == ""
 
 
+async def test_starttls_forgets_a_login_where_nothing_else_opens_the_relay() -> None:
+    async with secure(auth_without_tls=True) as rig, rig.client() as client:
+        await client.ehlo()
+        assert (await client.login()).startswith("235")
+        await client.ask("STARTTLS")
+        await client.start_tls(client_context())
+        await client.ask("EHLO x")
+        assert (await client.ask("MAIL FROM:<a@b.example>")).startswith("530 5.7.0")
+        assert (await client.login()).startswith("235")
+
+
 async def test_what_is_pipelined_behind_starttls_is_dropped() -> None:
     async with secure(network=True) as rig, rig.client() as client:
         await client.ehlo()
