@@ -14,7 +14,7 @@ LABEL org.opencontainers.image.title="relay" \
 RUN useradd --system --uid 10025 --home-dir /var/lib/relay --shell /usr/sbin/nologin relay \
  && install -d -o relay -g relay -m 0700 /var/lib/relay /var/lib/relay/spool
 COPY --from=build /opt/relay /opt/relay
-COPY conf /etc/relay
+COPY conf/examples/container.yaml /etc/relay/relay.yaml
 ENV PATH=/opt/relay/bin:$PATH RELAY_CONFIG=/etc/relay/relay.yaml PYTHONUNBUFFERED=1
 USER 10025:10025
 WORKDIR /var/lib/relay

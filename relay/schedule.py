@@ -10,9 +10,6 @@ from dataclasses import dataclass
 
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
 
-JITTER = 0.2
-"""Retries spread over ±20 % of their interval, so that what was deferred together does not come back together."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
@@ -20,12 +17,15 @@ class RetryPolicy:
 
     Attributes:
         intervals_s: pause after the first, second, … attempt; the last one repeats. Not empty.
+        jitter: part by which each pause is drawn longer or shorter, so that what was deferred together does not come
+            back together.
         max_age_s: a recipient still pending at this age is given up.
         uncertain_wait_s: how long a message stays with the node whose answer was lost before another node may send
             what could be a second copy. Two re-checks of a node that went down with the answer.
     """
 
     intervals_s: tuple[float, ...] = (MINUTE_S, 5 * MINUTE_S, 15 * MINUTE_S, HOUR_S, 4 * HOUR_S)
+    jitter: float = 0.2
     max_age_s: float = 3 * DAY_S
     uncertain_wait_s: float = 30 * MINUTE_S
 
@@ -55,5 +55,5 @@ def next_attempt(policy: RetryPolicy, attempts: int, age_s: float, jitter: float
     if left <= 0:
         return None
     interval = policy.intervals_s[min(max(attempts, 1), len(policy.intervals_s)) - 1]
-    spread = 1 - JITTER + 2 * JITTER * min(max(jitter, 0.0), 1.0)
+    spread = 1 + policy.jitter * (2 * min(max(jitter, 0.0), 1.0) - 1)
     return min(interval * spread, left)

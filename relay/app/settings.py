@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -44,7 +44,15 @@ class Settings:
 
     @cached_property
     def pools(self) -> tuple[Pool, ...]:
-        return values.pools(self.config)
+        """Pools with the connections of each node shared out over the workers."""
+        return tuple(
+            replace(pool, nodes=tuple(replace(n, connections=self._share(n.connections)) for n in pool.nodes))
+            for pool in values.pools(self.config)
+        )
+
+    def _share(self, connections: int) -> int:
+        """A worker's part of a node's connections, rounded down so that a limit is kept; at least one."""
+        return max(1, connections // self.workers)
 
     @cached_property
     def bridges(self) -> tuple[Bridge, ...]:
@@ -52,7 +60,13 @@ class Settings:
 
     @cached_property
     def node_options(self) -> dict[str, Any]:
-        return values.options_of_nodes(self.config)
+        """Driver options by node name, for one worker."""
+        return {
+            name: options.model_copy(update={"connections": self._share(options.connections)})
+            if hasattr(options, "connections")
+            else options
+            for name, options in values.options_of_nodes(self.config).items()
+        }
 
     @cached_property
     def hostname(self) -> str:
@@ -83,7 +97,10 @@ class Settings:
     def retry(self) -> RetryPolicy:
         retry = self.config.retry
         return RetryPolicy(
-            intervals_s=retry.schedule, max_age_s=retry.max_age, uncertain_wait_s=self.config.uncertain.wait
+            intervals_s=retry.schedule,
+            jitter=retry.jitter,
+            max_age_s=retry.max_age,
+            uncertain_wait_s=self.config.uncertain.wait,
         )
 
     @property

@@ -36,7 +36,7 @@ class Node:
         name: unique over the whole configuration; key of caps, health and connections.
         weight: share for `weighted`, int ≥ 0, 0 = drained.
         priority: lower first for `priority`; higher numbers stand by.
-        connections: attempts at once over one process.
+        connections: attempts at once in one process.
         sender_domains: lower case; the node can only send for these (From header or reverse-path domain); empty = any.
         max_size: octets it can take, 0 = unknown.
         smtputf8: False when it is known that the node cannot take SMTPUTF8.

@@ -74,7 +74,7 @@ class SmtpOptions(Options):
     ehlo: Host | None = None
     """Name to say in EHLO; the relay's `hostname` when left out."""
     connections: Count = 20
-    """Connections to this server at once, in each process."""
+    """Connections to this server at once, shared out over the workers (at least one each)."""
     messages_per_connection: Count = 100
     """Messages after which a connection is closed and made anew."""
     idle_close: Period = 30.0

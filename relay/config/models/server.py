@@ -126,7 +126,7 @@ class RetryModel(Options):
     """Waits after the first, second, … attempt; the last one repeats."""
     max_age: Period = 259200.0
     """A message older than this goes back to its sender."""
-    jitter: Annotated[Ratio, Field(le=0.5)] = 0.1
+    jitter: Annotated[Ratio, Field(le=0.5)] = 0.2
     """Part by which each wait is drawn longer or shorter, so that a backlog does not come due at once."""
 
 
