@@ -19,7 +19,7 @@ from relay.upstreams.smtp_connect import ConnectFailed, Connection, Connector
 from relay.upstreams.smtp_options import SmtpOptions
 from relay.upstreams.smtp_pool import ConnectionPool
 from relay.upstreams.smtp_transaction import Transaction, limits, needs_smtputf8
-from relay.upstreams.smtp_wire import WireFault
+from relay.upstreams.smtp_wire import QUIT_WAIT_S, WireFault
 
 PROBE_S = 120.0
 """A test of the connection ends after this at the latest; a sound server answers within seconds."""
@@ -63,7 +63,6 @@ class SmtpUpstream:
         try:
             connection = pool.idle() or await pool.acquire(deadline)
             while True:
-                reused = connection.messages > 0
                 clean = True
                 try:
                     if content is None or connection.capabilities != rendered_for:
@@ -80,7 +79,7 @@ class SmtpUpstream:
                     raise
                 if result.confused:
                     self._connector.pipelining = False
-                if result.answered or not reused:
+                if result.answered or not connection.reused:
                     pool.release(connection, reusable=result.reusable)
                     return result.outcomes
                 connection = await pool.replace(connection, deadline)
@@ -102,7 +101,7 @@ class SmtpUpstream:
             outcome = await self._probe_mail(connection, steps, deadline)
         finally:
             connection.wire.retire()
-        await asyncio.wait([connection.wire.closed])
+        await asyncio.wait([connection.wire.closed], timeout=QUIT_WAIT_S + 1.0)
         return Probe(outcome=outcome, steps=tuple(steps))
 
     async def _probe_mail(self, connection: Connection, steps: list[str], deadline: float) -> Outcome:

@@ -53,6 +53,7 @@ class Connection:
     Attributes:
         opened_at, idle_since: loop time.
         messages: transactions begun.
+        reused: it was given back before; it may have died in idleness.
         needs_reset: the server still holds an envelope; RSET goes before the next MAIL.
     """
 
@@ -63,6 +64,7 @@ class Connection:
     opened_at: float
     idle_since: float
     messages: int = 0
+    reused: bool = False
     needs_reset: bool = False
 
 

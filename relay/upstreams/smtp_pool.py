@@ -78,6 +78,7 @@ class ConnectionPool:
     def release(self, connection: Connection, *, reusable: bool) -> None:
         """Give a connection back. One that is not reusable, or old, ends."""
         connection.idle_since = asyncio.get_running_loop().time()
+        connection.reused = True
         if not reusable:  # where it stands is unknown: a QUIT might be read as content
             connection.wire.abort()
         if not reusable or self._closed or not self._fits(connection):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.outcome import Scope, Status
-from relay.upstreams import replies
+from relay.upstreams import replies, reply_rules
 
 D, R, U, OK = Status.DEFERRED, Status.REFUSED, Status.UNCERTAIN, Status.DELIVERED
 RECIPIENT, MESSAGE, NODE, ACCOUNT, QUOTA = Scope.RECIPIENT, Scope.MESSAGE, Scope.NODE, Scope.ACCOUNT, Scope.QUOTA
@@ -141,8 +141,8 @@ def test_every_row_of_the_table_is_reached_by_a_known_text() -> None:
     for phase, code, enhanced, text, _, _ in TABLE:
         same_class = enhanced if enhanced[:1] == str(code)[:1] else ""
         if 400 <= code <= 599:
-            reached.add(next(row.rule.why for row in replies._TABLE if row.fits(phase, str(code), same_class, text)))
-    missing = {rule.why for rule in replies.RULES} - reached
+            reached.add(next(row.rule.why for row in reply_rules.TABLE if row.fits(phase, str(code), same_class, text)))
+    missing = {rule.why for rule in reply_rules.RULES} - reached
     assert missing == {"over quota before any recipient was named: our own quota"}
     assert replies.classify("mail", 452, "", "over quota").scope is QUOTA
 
