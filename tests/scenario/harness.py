@@ -1,4 +1,4 @@
-"""A whole relay as a process, the way an operator runs it, and clients that keep a ledger of what was promised."""
+"""A whole relay as a process, the way an operator runs it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import contextlib
 import json
 import os
 import signal
-import smtplib
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,40 +55,60 @@ def base_config(port: int, nodes: list[dict[str, Any]], **more: Any) -> dict[str
 
 
 class Relay:
-    """One relay in `directory`; start, stop, kill and start again as often as needed."""
+    """One relay in `directory`; start, stop, kill and start again as often as needed.
 
-    def __init__(self, directory: Path, config: dict[str, Any], port: int) -> None:
+    Args:
+        module: what runs instead of `relay`, for tests that damage it.
+        environment: beside our own.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        config: dict[str, Any],
+        port: int,
+        *,
+        module: str = "relay",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory = directory
         self.port = port
+        self.module = module
+        self.environment = dict(environment or {})
         self.config_path = directory / "relay.yaml"
         self.write(config)
         self.process: subprocess.Popen[bytes] | None = None
         self.log_path = directory / "relay.log"
 
     def write(self, config: dict[str, Any]) -> None:
+        self.config = config
         self.config_path.write_text(json.dumps(config))  # JSON is YAML
 
-    def start(self) -> Relay:
+    def start(self, *, seconds: float = 30.0) -> Relay:
+        self.launch()
+        wait_for(self._greets, seconds=seconds, what="the relay's greeting")
+        return self
+
+    def launch(self) -> None:
+        """Start without waiting for it."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "relay", "-c", str(self.config_path), "run"],
+                [sys.executable, "-m", self.module, "-c", str(self.config_path), "run"],
                 cwd=self.directory,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        wait_for(self._greets, what=f"the relay's greeting\n{self.log()[-3000:]}")
-        return self
 
     def _greets(self) -> bool:
         assert self.process is not None
         if (code := self.process.poll()) is not None:
             raise AssertionError(f"the relay ended with {code}:\n{self.log()[-3000:]}")
         try:
-            with smtplib.SMTP("127.0.0.1", self.port, timeout=5) as client:
-                return client.noop()[0] == 250
-        except (OSError, smtplib.SMTPException):
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
+                return client.recv(3) == b"220"
+        except OSError:
             return False
 
     def stop(self, *, seconds: float = 20.0) -> int:
@@ -108,8 +124,11 @@ class Relay:
         self.process.wait(10)
 
     def close(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.kill()
+        """End it and whatever it may have left behind."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
@@ -140,83 +159,60 @@ class Relay:
     def json(self, *args: str) -> Any:
         return json.loads(self.cli(*args, "--json"))
 
+    def ask(self, operation: str, **args: Any) -> list[Any]:
+        """One operation of the control sockets of all running workers, without the cost of a command line."""
+        request = json.dumps({"op": operation, "args": args}).encode() + b"\n"
+        answers = []
+        for path in sorted((self.directory / "var").glob("control-*.sock")):
+            with contextlib.suppress(ConnectionError, FileNotFoundError):  # its worker is starting or ending
+                answers.append(json.loads(_exchange(path, request)))
+        return [answer["result"] for answer in answers]
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers that answer."""
+        return [worker["pid"] for worker in self.ask("status")]
+
     def queued(self) -> int:
-        """Messages that are not done."""
+        """Messages that are not done, in running workers."""
         return sum(
             row["queued"] + row["held"] + row["quarantined"]
-            for worker in self.json("status")["workers"]
+            for worker in self.ask("status")
             for row in worker["queues"]
         )
 
+    def entries(self, **selection: Any) -> list[dict[str, Any]]:
+        """Messages that are not done, as `relay queue list --json` shows them."""
+        return [row for rows in self.ask("entries", selection=selection, limit=100_000) for row in rows]
+
+    def node(self, name: str) -> dict[str, Any]:
+        """One node as `relay node list --json` shows it."""
+        return next(row for row in self.ask("nodes")[0] if row["name"] == name)
+
     def wait_empty(self, seconds: float = 30.0) -> None:
-        wait_for(lambda: self.queued() == 0, seconds=seconds, what=f"an empty queue\n{self.log()[-3000:]}")
-
-
-@dataclass
-class Ledger:
-    """What was promised: message number -> the reply that promised it."""
-
-    promised: dict[str, str] = field(default_factory=dict)
-    unclear: set[str] = field(default_factory=set)  # the connection broke before an answer
-    refused: dict[str, str] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def note(self, kind: str, name: str, said: str = "") -> None:
-        with self._lock:
-            if kind == "unclear":
-                self.unclear.add(name)
-            else:
-                getattr(self, kind)[name] = said
-
-
-def message_bytes(name: str, *, size: int = 500, sender: str = "app@acme.example", to: str = "") -> bytes:
-    body = "".join(f"line {n} of {name}\r\n" for n in range(max(1, size // 30)))
-    return (
-        f"From: {sender}\r\nTo: {to or 'someone@example.net'}\r\nSubject: message {name}\r\n"
-        f"X-Test-Name: {name}\r\n\r\n{body}"
-    ).encode()
-
-
-def submit(
-    port: int,
-    names: Iterable[str],
-    *,
-    ledger: Ledger,
-    user: str = "app",
-    password: str = "app-password",
-    sender: str = "app@acme.example",
-    recipients: list[str] | None = None,
-    size: int = 500,
-    give_up_at: float = float("inf"),
-) -> None:
-    """Submit messages over one session, reconnecting when it breaks; every answer goes into the ledger."""
-    client: smtplib.SMTP | None = None
-    to = recipients or ["someone@example.net"]
-    for name in names:
-        while time.monotonic() < give_up_at:
-            try:
-                if client is None:
-                    client = smtplib.SMTP("127.0.0.1", port, timeout=30)
-                    client.login(user, password)
-                break
-            except (OSError, smtplib.SMTPException):
-                client = None
-                time.sleep(0.1)
-        if client is None:
-            return
         try:
-            client.mail(sender)
-            for address in to:
-                client.rcpt(address)
-            code, said = client.data(message_bytes(name, size=size, sender=sender, to=to[0]))
-            ledger.note("promised" if code == 250 else "refused", name, f"{code} {said.decode()}")
-        except (OSError, smtplib.SMTPException):
-            ledger.note("unclear", name)
-            client = None
-    if client is not None:
-        with contextlib.suppress(OSError, smtplib.SMTPException):
-            client.quit()
+            wait_for(lambda: self._holds(0), seconds=seconds, what="an empty queue")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.queued()} left\n{self.log()[-3000:]}") from None
+
+    def _holds(self, left: int) -> bool:
+        try:
+            return len(self.workers()) == self.config["workers"] and self.queued() == left
+        except ValueError:  # a worker ended in the middle of an answer
+            return False
 
 
-def copies(names: Iterable[str]) -> Counter[str]:
-    return Counter(names)
+def _exchange(path: Path, request: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX) as control:
+        control.settimeout(30)
+        control.connect(str(path))
+        control.sendall(request)
+        with control.makefile("rb") as reader:
+            return reader.readline()
+
+
+def resident_peak(pid: int) -> int:
+    """Highest resident memory of a process so far, in octets."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"no peak for process {pid}")
