@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import queue
 import sqlite3
@@ -35,6 +34,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
 from relay.errors import RelayError
+from relay.store_faults import StoreBusy, StoreFailed, StoreFull, code_of, fault_of
+
+__all__ = ["Batch", "Committer", "GroupCommit", "StoreBusy", "StoreFailed", "StoreFull", "Ticket"]
 
 T = TypeVar("T")
 
@@ -53,19 +55,6 @@ OP_BYTES = 2048
 
 Committer = Callable[[Callable[[], None]], None]
 """Called instead of COMMIT with the function that does it: the place where tests log, delay or fail commits."""
-
-
-class StoreFull(RelayError):
-    """No room on the disk; nothing of this group was kept. Worth trying again later."""
-
-
-class StoreBusy(RelayError):
-    """Another process held the file for longer than the busy timeout; nothing was kept. Worth trying again."""
-
-
-class StoreFailed(RelayError):
-    """The file cannot be trusted any more (I/O error, damage), or the store is closed. Whether the last group was
-    kept cannot be known."""
 
 
 Batch = Callable[[sqlite3.Connection, list[Any]], list[Any]]
@@ -260,7 +249,7 @@ class GroupCommit:
         try:
             return op(connection)
         except Exception as error:
-            fault = self._named(_translate(error))
+            fault = self._named(fault_of(error))
             if fault is None:
                 raise
             raise fault from error
@@ -281,7 +270,7 @@ class GroupCommit:
         try:
             connection = self._open()
         except Exception as error:
-            self._tell(_fail, ready, self._named(_translate(error)) or error)
+            self._tell(_fail, ready, self._named(fault_of(error)) or error)
             self._waiting.get()
             self._tell(self._ended.set_result, None)
             return
@@ -323,7 +312,7 @@ class GroupCommit:
                 self._begin(connection)
                 told = _run_together(connection, group)
             except Exception as error:
-                if _translate(error) is not None:
+                if fault_of(error) is not None:
                     raise
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
@@ -331,7 +320,7 @@ class GroupCommit:
                 told = [_run_apart(connection, item) for item in group]
             self._committer(partial(_execute_commit, connection))
         except Exception as error:
-            fault = self._named(_translate(error) or StoreFailed(str(error)))
+            fault = self._named(fault_of(error) or StoreFailed(str(error)))
             if isinstance(fault, StoreFailed):
                 self._failure = str(fault)
             with contextlib.suppress(sqlite3.Error):
@@ -350,7 +339,7 @@ class GroupCommit:
             try:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                if _code(error) != sqlite3.SQLITE_BUSY:
+                if code_of(error) != sqlite3.SQLITE_BUSY:
                     raise
                 now = time.monotonic()
                 give_up = give_up or now + self._busy_timeout_s
@@ -370,7 +359,7 @@ class GroupCommit:
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
-            fault = self._named(_translate(error))
+            fault = self._named(fault_of(error))
             if isinstance(fault, StoreFailed):
                 self._failure = str(fault)
 
@@ -472,7 +461,7 @@ def _run_apart(connection: sqlite3.Connection, item: Ticket) -> tuple[Ticket, An
     try:
         told = _run_together(connection, [item])[0]
     except Exception as error:
-        if _translate(error) is not None:
+        if fault_of(error) is not None:
             raise
         connection.execute("ROLLBACK TO one")
         connection.execute("RELEASE one")
@@ -489,42 +478,3 @@ def _deliver(told: _Told) -> None:
 def _fail(future: asyncio.Future[None], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
-
-
-def _code(error: sqlite3.Error) -> int:
-    """The primary result code; the extended part only says which call of the file system it was."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-_BROKEN = {
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_AUTH,
-}
-
-
-def _translate(error: Exception) -> RelayError | None:
-    """What an error says about the file; None when it is an operation's own affair."""
-    fault: RelayError
-    match error:
-        case StoreFull() | StoreBusy() | StoreFailed():
-            return error
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            fault = StoreFull(f"no space: {error}")
-        case OSError():
-            fault = StoreFailed(str(error))
-        case sqlite3.Error() if _code(error) == sqlite3.SQLITE_FULL:
-            fault = StoreFull(f"no space: {error}")
-        case sqlite3.Error() if _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            fault = StoreBusy(str(error))
-        case sqlite3.Error() if _code(error) in _BROKEN:
-            fault = StoreFailed(str(error))
-        case _:
-            return None
-    fault.__cause__ = error
-    return fault

@@ -24,6 +24,7 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 _COUNTER_BITS = 15
 _TAG_BITS = 16
+_LAST_MS = 2**48 - 1
 _RANDOM_BITS = 49
 _PAIRS = tuple(high + low for high in ALPHABET for low in ALPHABET)
 _SHAPE = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
@@ -52,7 +53,7 @@ class IdSource:
 
     def next(self) -> str:
         """A new id, greater than all before. Hot path."""
-        ms = max(int(self._clock() * 1000), 0)
+        ms = min(max(int(self._clock() * 1000), 0), _LAST_MS)
         if ms > self._ms:
             self._start(ms)
         else:
@@ -68,7 +69,7 @@ class IdSource:
         )
 
     def _start(self, ms: int) -> None:
-        self._ms = min(ms, 2**48 - 1)
+        self._ms = min(ms, _LAST_MS)
         self._counter = self._bits(_COUNTER_BITS - 1)
         self._prefix = "".join(_PAIRS[self._ms >> shift & 1023] for shift in (40, 30, 20, 10, 0))
 

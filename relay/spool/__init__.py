@@ -84,7 +84,7 @@ class Depth:
     Attributes:
         queued: messages with standing QUEUED, leased ones included.
         next_due: smallest due of the QUEUED and unleased; None when there is none.
-        oldest: smallest `received_at`; None when empty.
+        oldest: smallest `received_at`; None when empty. May lag behind by 10 s once the oldest has gone.
     """
 
     key: QueueKey
@@ -151,7 +151,8 @@ class Spool(Protocol):
         ...
 
     async def release(self, leases: Sequence[Lease], *, due: float | None = None, reason: str = "") -> None:
-        """Give messages back unattempted: a begun mark is taken back and `attempts` falls to what it was.
+        """Give messages back unattempted: a begun mark is taken back and `attempts` falls to what it was, which is
+        what it was at the last `progress` if there was one. Leases that are lost are passed over.
 
         Args:
             due: when to look again; None leaves it as it was.
@@ -159,7 +160,8 @@ class Spool(Protocol):
         ...
 
     async def content(self, message_id: str) -> Content:
-        """The stored content. Raises `SpoolError` when it is missing or damaged (the message is quarantined)."""
+        """The stored content. Raises `SpoolError` when it is missing or damaged: the message is quarantined then, and
+        a lease on it has ended."""
         ...
 
     async def recover(self, now: float) -> list[Message]:

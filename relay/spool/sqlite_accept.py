@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 from relay.envelope import BodyFile, Content, Message
@@ -92,7 +93,7 @@ async def _with_file(core: Core, message: Message, content: Content, lease: bool
 def _insert(core: Core, message: Message, content: Content, total: int, lease: bool, made: list[Lease]) -> Ticket:
     tallies = core.tallies
     if lease:
-        message = replace(message, attempts=1)
+        message = _begun(message)
     key = QueueKey(message.pool, message.lane, message.bridge)
     number = tallies.number(key)
     data = encode(message)
@@ -141,6 +142,17 @@ def _insert(core: Core, message: Message, content: Content, total: int, lease: b
         made.append(core.hold(held, message))
 
     return core.join([insert], size=len(data) + len(content.head) + len(body or b""), after=after)
+
+
+_FIELDS = tuple(field.name for field in fields(Message))
+_values = attrgetter(*_FIELDS)
+
+
+def _begun(message: Message) -> Message:
+    """`replace(message, attempts=1)` at half the price: the only copy on the way of most messages."""
+    values = dict(zip(_FIELDS, _values(message), strict=True))
+    values["attempts"] = 1
+    return Message(**values)
 
 
 def _body_size(content: Content) -> int:

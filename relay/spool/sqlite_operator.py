@@ -14,6 +14,7 @@ from typing import Any
 from relay.envelope import Message
 from relay.ids import is_id, key_of
 from relay.spool import Entry, QueueKey, Selection, Standing
+from relay.spool.memory import matches
 from relay.spool.sqlite_bodies import Damaged
 from relay.spool.sqlite_core import Core, Held, number_of
 from relay.spool.sqlite_rows import CODES, COLUMNS, STANDINGS, decode, placeholder, read_row
@@ -23,16 +24,6 @@ SLICE = 500
 """Rows in one transaction: some 10 ms of the writer's time."""
 
 Row = tuple[Any, ...]
-
-
-def matches(message: Message, text: str) -> bool:
-    """Whether `text` occurs in sender, a recipient or the subject, whatever the case."""
-    text = text.lower()
-    return (
-        text in message.sender.lower()
-        or text in message.facts.subject.lower()
-        or any(text in recipient.address.lower() for recipient in message.recipients)
-    )
 
 
 def shown(row: Row, queue: QueueKey) -> Message:
@@ -222,7 +213,7 @@ def _slice(where: str, values: tuple[Any, ...], connection: sqlite3.Connection) 
 
 
 def _condition(core: Core, selection: Selection) -> tuple[str | None, tuple[Any, ...]]:
-    """What SQLite can sift: all but the text. None when no queue fits. The unary plus keeps it walking by key."""
+    """What SQLite can sift; the text only roughly. None when no queue fits. The unary plus keeps it walking by key."""
     parts: list[str] = ["1"]
     values: list[Any] = []
     if selection.pool or selection.bridge:
@@ -234,6 +225,11 @@ def _condition(core: Core, selection: Selection) -> tuple[str | None, tuple[Any,
     if selection.standing is not None:
         parts.append("+standing = ?")
         values.append(CODES[selection.standing])
+    text = selection.text.lower()
+    # JSON holds these characters as they are, and SQLite lowers no others; for the rest each row is looked into.
+    if text and text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        parts.append("instr(lower(CAST(data AS TEXT)), ?)")
+        values.append(text)
     return " AND ".join(parts), tuple(values)
 
 

@@ -7,8 +7,7 @@ rewritten, removed), so that neighbours in a group may be sorted by kind.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from relay.errors import SpoolError
 from relay.ids import key_of
@@ -19,8 +18,7 @@ MANY = 64
 """Rows in one INSERT: enough to make a group of 20 clients one statement; each number is a statement to keep."""
 
 
-@dataclass(frozen=True, slots=True)
-class Insert:
+class Insert(NamedTuple):
     """A new message. `row` and `content` are in column order after the key; `new_queue` when it was never seen."""
 
     id: str
@@ -30,8 +28,7 @@ class Insert:
     content: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Touch:
+class Touch(NamedTuple):
     """New values of everything small."""
 
     key: int
@@ -43,8 +40,7 @@ class Touch:
     crashes: int | None = None  # None: as it was
 
 
-@dataclass(frozen=True, slots=True)
-class Rewrite:
+class Rewrite(NamedTuple):
     """New values of everything but the content."""
 
     key: int
@@ -58,8 +54,7 @@ class Rewrite:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(NamedTuple):
     """Row and content go."""
 
     key: int

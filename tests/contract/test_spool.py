@@ -162,6 +162,38 @@ async def test_what_is_no_id_is_refused_and_never_found(spool: AnySpool) -> None
         await spool.content("nothing")
 
 
+async def test_workers_in_each_others_way_do_each_message_once(spool: AnySpool) -> None:
+    """What a slow reader found may be leased, settled or gone by the time it is looked at."""
+    total = 400
+    for _ in range(total // 100):
+        await asyncio.gather(*(spool.store(message(), CONTENT, lease=False) for _ in range(100)))
+    done: list[str] = []
+    deferred: set[str] = set()
+
+    async def worker(number: int) -> None:
+        while len(done) < total:
+            leases = await spool.lease_due(KEY, now=NOW, limit=1 + number)
+            for lease in leases:
+                assert lease.message.id not in done
+            if number % 2:
+                leases = await spool.begin(leases)
+            for lease in leases:
+                if lease.message.id in deferred or number % 3:
+                    done.append(lease.message.id)
+                    await spool.settle(lease, delivered(lease.message), due=NOW)
+                else:
+                    deferred.add(lease.message.id)
+                    await spool.settle(lease, lease.message, due=NOW)
+            for depth in await spool.depths():
+                assert 0 < depth.queued <= total - len(done) + 8 * 8
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(worker(number) for number in range(8)))
+    assert sorted(done) == sorted(set(done))
+    assert len(done) == total
+    assert await spool.depths() == []
+
+
 # Bodies
 
 

@@ -53,7 +53,7 @@ def test_a_frozen_clock_yields_more_ids_than_the_counter_holds() -> None:
 
 
 def test_clocks_before_1970_and_after_the_format_ends_still_give_valid_ids() -> None:
-    for now in (-1e12, 0.0, 1e15):
+    for now in (-1e12, 0.0, 1e15) * 50:
         ids = IdSource(Clock(now))
         first, second = ids.next(), ids.next()
         assert is_id(first)
