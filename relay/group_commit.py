@@ -25,6 +25,7 @@ import contextlib
 import os
 import queue
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -52,6 +53,14 @@ pages were freed and overwritten by then and never reach the database file; re-r
 
 OP_BYTES = 2048
 """What one operation adds to the log beside its payload, on average: its share of table and index pages."""
+
+SWITCH_S = 0.0005
+"""How long the writer asks for the interpreter lock before the event loop is made to give it up.
+
+A busy loop lets go of the lock for a moment at each turn and takes it back before the writer has woken, and the
+writer's patience starts anew each time; with Python's 5 ms a write may starve for half a second. Measured with 20
+clients and a loop that is never idle, turns of 1 and 3 ms: p99 of a write 180 and 520 ms at 5 ms, 30 and 60 ms at
+0.5 ms. At 0.1 ms waits are shorter still, but the lock changes hands so often that a message costs a quarter more."""
 
 Committer = Callable[[Callable[[], None]], None]
 """Called instead of COMMIT with the function that does it: the place where tests log, delay or fail commits."""
@@ -173,10 +182,13 @@ class GroupCommit:
     async def start(self) -> None:
         """Open the file, bring the schema up to date, start the writer.
 
+        Also lowers the interpreter's switch interval, for the whole process: see `SWITCH_S`.
+
         Raises:
             StoreFull, StoreBusy, StoreFailed: as the file answers.
             Exception: whatever `migrate` raised; the file is as it was.
         """
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_S))
         self._loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()

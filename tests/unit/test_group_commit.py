@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from relay.group_commit import GroupCommit, StoreBusy, StoreFailed, StoreFull
+from relay.group_commit import SWITCH_S, GroupCommit, StoreBusy, StoreFailed, StoreFull
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -424,6 +424,19 @@ async def test_a_slow_disk_is_shared_by_all_who_wait(tmp_path: Path) -> None:
     rate = 400 / (time.monotonic() - begin)
     await store.close()
     assert rate > 800
+
+
+async def test_starting_lowers_the_switch_interval_and_never_raises_it(tmp_path: Path) -> None:
+    before = sys.getswitchinterval()
+    try:
+        for given, expected in ((0.005, SWITCH_S), (0.0001, 0.0001)):
+            sys.setswitchinterval(given)
+            store = GroupCommit(tmp_path / "facts.db", migrate=migrate)
+            await store.start()
+            assert sys.getswitchinterval() == pytest.approx(expected)
+            await store.close()
+    finally:
+        sys.setswitchinterval(before)
 
 
 async def test_an_operation_costs_little(tmp_path: Path) -> None:
