@@ -433,7 +433,7 @@ async def test_starting_lowers_the_switch_interval_and_never_raises_it(tmp_path:
             sys.setswitchinterval(given)
             store = GroupCommit(tmp_path / "facts.db", migrate=migrate)
             await store.start()
-            assert sys.getswitchinterval() == pytest.approx(expected)
+            assert sys.getswitchinterval() == pytest.approx(expected, abs=2e-6)
             await store.close()
     finally:
         sys.setswitchinterval(before)
