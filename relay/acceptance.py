@@ -91,11 +91,13 @@ class Acceptance:
     def admits(self, bridge: Bridge) -> bool:
         return self._gate.admits(bridge)
 
-    def check_open(self, size: int) -> Reply | None:  # noqa: ARG002 - the spool judges sizes when it stores
+    def check_open(self, size: int) -> Reply | None:
         if self._closing:
             return CLOSING
         if self._spool.unhealthy_reason():
             return TROUBLE
+        if self._spool.full_reason(size):
+            return NO_ROOM
         return None
 
     async def check_sender(self, bridge: Bridge, sender: str) -> Reply | None:

@@ -195,6 +195,10 @@ class Spool(Protocol):
         """Why no promise can be made now, or empty. No I/O: hot path."""
         ...
 
+    def full_reason(self, size: int = 0) -> str:
+        """Why a message of `size` octets would be refused for lack of room now, or empty. Hot path."""
+        ...
+
     async def close(self) -> None:
         """Finish what was asked for, then close files."""
         ...
