@@ -35,6 +35,7 @@ from relay.router.selection import (
     dead_end,
     gate_key,
     keep_back,
+    put_last,
     screen,
 )
 from relay.router.usage import Usage
@@ -207,6 +208,8 @@ class Router:
         )
         if kept_for:
             ordered = iter(keep_back(ordered, kept_for, mode))
+        if message.bound_node:
+            ordered = put_last(ordered, message.bound_node)
         first = next(ordered, None)
         if first is None:
             return dead_end(screening, message, now=now)

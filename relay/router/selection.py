@@ -14,7 +14,7 @@ Pure: `router.router` brings health, permits and time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
@@ -270,6 +270,22 @@ def keep_back(ordered: Iterable[Node], busy: AbstractSet[str], mode: Rotation) -
         elif mode in STRICT:
             barrier = node.priority
     return usable
+
+
+def put_last(ordered: Iterable[Node], name: str) -> Iterator[Node]:
+    """The same nodes with one of them behind all others.
+
+    For the node that a message was bound to: it has lost an answer to this very message, and should it do so again
+    the recipient would get a copy each time.
+    """
+    last = None
+    for node in ordered:
+        if node.name == name:
+            last = node
+        else:
+            yield node
+    if last is not None:
+        yield last
 
 
 STRICT = frozenset({Rotation.PRIORITY, Rotation.INTERVAL})

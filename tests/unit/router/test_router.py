@@ -92,6 +92,13 @@ async def test_weights_over_a_hundred_messages(state: WatchedState) -> None:
     assert await shares(router(state, pool(*members, rotation=Rotation.WEIGHTED)), 100) == {"a": 50, "b": 20, "c": 30}
 
 
+async def test_a_node_that_lost_the_answer_comes_last_once_the_binding_is_over(state: WatchedState) -> None:
+    to = router(state, pool(*nodes(3)))
+    subject = message(bound_node="n1", bound_until=NOW - 1)
+    assert set(await shares(to, 30, subject)) == {"n0", "n2"}
+    assert (await routed(to, subject, busy={"n0", "n2"})).node.name == "n1"
+
+
 async def test_workers_share_one_rotation(state: WatchedState) -> None:
     members = pool(*nodes(4))
     workers = [router(state, members), router(state, members)]
