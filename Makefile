@@ -14,6 +14,7 @@ help:
 	@echo "make test    lint, types, import contracts and all tests"
 	@echo "make unit    only the tests that start no programs"
 	@echo "make check   only lint, types and import contracts"
+	@echo "make bench   the relay beside Postfix and OpenDKIM; BENCH=--quick for a few minutes of it"
 
 # The environment is rebuilt when a lock or the project file changes.
 $(STAMP): requirements-dev.lock pyproject.toml
@@ -39,6 +40,9 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: interop
+	@$(BIN)/python -m bench.run $(BENCH)
 
 unit: $(STAMP)
 	$(BIN)/pytest -n 2 -m "not interop and not scenario"

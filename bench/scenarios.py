@@ -1,0 +1,96 @@
+"""What is measured: loads, and the systems that each is put to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.load import Load
+from bench.peers import LOGIN, POSTFIX, POSTFIX_RSA, RELAY, RELAY_ED25519, RELAY_RSA, Door, Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One table. `messages` in one run, for about six seconds of work; `note` says what a reader must know."""
+
+    name: str
+    title: str
+    load: Load
+    messages: int
+    kinds: tuple[Kind, ...] = (RELAY, POSTFIX)
+    note: str = ""
+
+    @property
+    def door(self) -> Door:
+        return Door(login=bool(self.load.login), tls=self.load.tls)
+
+
+_BY_NETWORK = "clients are admitted by network, without AUTH; smtp-source sends"
+_OWN_SOURCE = "this project's own source sends to both sides"
+
+SCENARIOS = (
+    Scenario(
+        name="sessions-20",
+        title="20 sessions, 4 kB, connections kept",
+        load=Load(sessions=20),
+        messages=6000,
+        kinds=(RELAY, POSTFIX, POSTFIX_RSA),
+        note=_BY_NETWORK,
+    ),
+    Scenario(
+        name="dkim",
+        title="20 sessions, 4 kB, signed",
+        load=Load(sessions=20),
+        messages=5000,
+        kinds=(RELAY_RSA, POSTFIX_RSA, RELAY_ED25519),
+        note=f"RSA-2048 or Ed25519; {_BY_NETWORK}",
+    ),
+    Scenario(
+        name="sessions-1",
+        title="1 session, 4 kB, connection kept",
+        load=Load(sessions=1),
+        messages=1500,
+        note=_BY_NETWORK,
+    ),
+    Scenario(
+        name="sessions-200",
+        title="200 sessions, 4 kB, connections kept",
+        load=Load(sessions=200),
+        messages=6000,
+        note=_BY_NETWORK,
+    ),
+    Scenario(
+        name="fresh-auth",
+        title="20 sessions, 4 kB, a new connection and AUTH PLAIN for each message",
+        load=Load(sessions=20, fresh=True, login=LOGIN),
+        messages=4000,
+        note=f"{_OWN_SOURCE}; Postfix checks the login in Cyrus SASL's sasldb",
+    ),
+    Scenario(
+        name="starttls",
+        title="20 sessions, 4 kB, STARTTLS, connections kept",
+        load=Load(sessions=20, tls=True),
+        messages=5000,
+        note=f"{_OWN_SOURCE}; admitted by network, without AUTH",
+    ),
+    Scenario(
+        name="size-50k",
+        title="20 sessions, 50 kB, connections kept",
+        load=Load(sessions=20, size=50_000),
+        messages=4000,
+        note=_BY_NETWORK,
+    ),
+    Scenario(
+        name="size-5m",
+        title="20 sessions, 5 MB, connections kept",
+        load=Load(sessions=20, size=5_000_000),
+        messages=200,
+        note=f"the probe's messages stay at 4 kB and count like the others; {_BY_NETWORK}",
+    ),
+    Scenario(
+        name="rcpt-10",
+        title="20 sessions, 4 kB to 10 recipients, connections kept",
+        load=Load(sessions=20, recipients=10),
+        messages=3000,
+        note=_BY_NETWORK,
+    ),
+)
