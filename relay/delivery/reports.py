@@ -18,6 +18,7 @@ from relay.headers import Trace, received
 from relay.ids import IdSource
 from relay.pools.pool import Pool
 from relay.spool import Spool
+from relay.transcode import CannotTranscode, transcode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,18 +76,26 @@ class Reports:
         dsn_id = self._ids.next()
         hostname = self._policy.reporter.hostname
         pool = self._policy.pool or message.pool
-        head, body = build_dsn(
-            message,
-            chosen.recipients,
-            action,
-            reporter=self._policy.reporter,
-            head=original.head if original else b"",
-            body=original.body if original and isinstance(original.body, bytes) else None,
-            now=now,
-            message_id=f"<{dsn_id}@{hostname}>",
-            boundary=f"=_{dsn_id}",
-            smtputf8=message.facts.smtputf8,
-        )
+        # Whatever the original needed, its report must get to any sender whose address is ASCII.
+        smtputf8 = not message.sender.isascii()
+
+        def build(returned: bytes | None) -> tuple[bytes, bytes]:
+            return build_dsn(
+                message,
+                chosen.recipients,
+                action,
+                reporter=self._policy.reporter,
+                head=original.head if original else b"",
+                body=returned,
+                now=now,
+                message_id=f"<{dsn_id}@{hostname}>",
+                boundary=f"=_{dsn_id}",
+                smtputf8=smtputf8,
+            )
+
+        head, body = build(original.body if original and isinstance(original.body, bytes) else None)
+        if not smtputf8 and not _fits_seven_bits(Content(head, body)):
+            head, body = build(None)
         trace = Trace(helo="", peer="", hostname=hostname, protocol="ESMTP", id=dsn_id, hide_client=True)
         content = Content(received(trace, now) + head, body)
         report = Message(
@@ -101,7 +110,7 @@ class Reports:
             feedtype=self.pools[pool].feedtype if pool in self.pools else message.feedtype,
             facts=Facts(
                 eight_bit=not (head.isascii() and body.isascii()),
-                smtputf8=not message.sender.isascii(),
+                smtputf8=smtputf8,
                 from_domain=self._policy.reporter.address.rpartition("@")[2].lower(),
                 message_id=f"<{dsn_id}@{hostname}>",
                 subject=f"Report on {message.id}",
@@ -126,3 +135,17 @@ class Reports:
         if isinstance(content.body, bytes) or content.body.size > RETURN_BYTES:
             return content
         return Content(content.head, await asyncio.to_thread(lambda: b"".join(content.body.chunks())))  # type: ignore[union-attr]
+
+
+def _fits_seven_bits(content: Content) -> bool:
+    """False for a report that could not go through a node without 8BITMIME: it returns what may not be changed.
+
+    Such a node is often why there is a report, and nobody hears of a report that fails.
+    """
+    if isinstance(content.body, bytes) and content.head.isascii() and content.body.isascii():
+        return True
+    try:
+        transcode(content, eight_bit=True, long_lines=False, signed=False)
+    except CannotTranscode:
+        return False
+    return True
