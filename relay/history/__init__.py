@@ -56,12 +56,16 @@ class History(Protocol):
 
 
 def encode(event: Event) -> bytes:
-    """An event as JSON. What JSON does not know is written as its text."""
+    """An event as JSON. What JSON does not know is written as its text, a named tuple as a list."""
     try:
-        return orjson.dumps(event, default=str)
+        return orjson.dumps(event, default=_plain)
     except orjson.JSONEncodeError:  # a lone surrogate, an integer beyond 64 bits
         data = {str(name): repr(value) for name, value in event.data.items()}
-        return orjson.dumps(Event(event.name, event.at, event.level, event.message_id, data), default=str)
+        return orjson.dumps(Event(event.name, event.at, event.level, event.message_id, data), default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else str(value)
 
 
 def decode(data: bytes) -> Event:

@@ -18,6 +18,7 @@ from relay.history import Filter, HistorySink, decode, encode
 from relay.history.memory import MemoryHistory
 from relay.history.sqlite import SqliteHistory, recent, story
 from relay.ids import IdSource
+from relay.router.selection import Considered, Verdict
 
 AnyHistory = MemoryHistory | SqliteHistory
 ids = IdSource(lambda: 1_700_000_000.0)
@@ -225,3 +226,9 @@ async def test_an_event_costs_its_caller_a_few_microseconds(open_history: Any) -
             events.attempt(mine, "delivered", node="primary", pool="acme", code=250, text="2.0.0 Ok", ms=41.5)
         costs.append((time.thread_time() - begin) / 2000)
     assert min(costs) < 30e-6
+
+
+def test_a_decision_s_trace_is_kept_as_lists_that_can_be_read_again() -> None:
+    trace = (Considered("a", Verdict.CHOSEN, "its turn"), Considered("b", Verdict.ELIGIBLE, ""))
+    kept = decode(encode(event("01J", route=trace)))
+    assert kept.data["route"] == [["a", "chosen", "its turn"], ["b", "eligible", ""]]
