@@ -19,7 +19,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from relay.delivery.attempt import Attempts
@@ -65,7 +66,12 @@ LONG_AGO_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """A class of messages that waits, for `relay status`."""
+    """A class of messages that waits.
+
+    Attributes:
+        until: epoch seconds; inf when it goes as soon as a node has a free connection.
+        why: one line for each node; empty when all that could take them are only busy.
+    """
 
     pool: str
     until: float
@@ -104,6 +110,8 @@ class Dispatcher:
         self._backlog: set[QueueKey] = set()  # queues with due messages that are not in memory
         self._low: set[QueueKey] = set()  # of those, the ones that memory runs out of
         self._running: set[asyncio.Task[None]] = set()
+        self._at_work: set[str] = set()  # ids of the messages that tasks work on
+        self._leasing = asyncio.Lock()  # held while messages move from the spool into memory, or are kept from it
         self._look = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0  # loop time
@@ -208,12 +216,32 @@ class Dispatcher:
         self._queue.open_gates(lambda gate: gate[0] == pool and gate not in self._why)  # type: ignore[index]
         self._pump()
 
-    async def forget(self, ids: set[str]) -> None:
-        """An operator acts on these: those that only wait here go back to the spool."""
-        jobs = self._queue.take(lambda job: job.message.id in ids)
-        if jobs:
-            self._backlog.update(job.key for job in jobs)
-            await self._spool.release([job.lease for job in jobs])
+    @contextlib.asynccontextmanager
+    async def set_aside(self, chosen: Callable[[Message], bool]) -> AsyncIterator[None]:
+        """While an operator acts on these: those that only wait here go back to the spool, and nothing is leased until
+        the operator is done. What is with a node stays there."""
+        async with self._leasing:
+            jobs = self._queue.take(lambda job: chosen(job.message))
+            if jobs:
+                await self._spool.release([job.lease for job in jobs])
+                self._backlog.update(job.key for job in jobs)
+            try:
+                yield
+            finally:
+                self._look.set()
+
+    @property
+    def at_work(self) -> AbstractSet[str]:
+        """Ids of the messages that are with a node now, rather than waiting here for their turn."""
+        return self._at_work
+
+    def waits(self, message: Message) -> Waiting | None:
+        """What keeps messages like this one back, whether it was asked for itself or not; None when nothing does."""
+        gate = self._gate(message)
+        until = self._queue.closed_until(gate)
+        if until is None:
+            return None
+        return Waiting(pool=message.pool, until=until, why=self._why.get(gate, ()))
 
     def waiting(self) -> list[Waiting]:
         """What stands behind closed gates, and why."""
@@ -249,8 +277,7 @@ class Dispatcher:
         while len(self._running) < RUNNING and (job := self._queue.pop(now)) is not None:
             self._ask_for_more(job.key)
             if job.key.pool in self._fleet.pools and self._fleet.is_full(job.key.pool):
-                self._queue.push(job, front=True)
-                self._queue.close_gate(job.gate, float("inf"))
+                self._wait_for_place(job, float("inf"))
                 continue
             task = asyncio.create_task(self._work(job))
             self._running.add(task)
@@ -258,6 +285,13 @@ class Dispatcher:
         opening = self._queue.next_opening()
         if opening is not None:
             self._wake_at(opening)
+
+    def _wait_for_place(self, job: Job, until: float) -> None:
+        """Park the job's class until a node has a free connection. An earlier reason for parking it is over: `freed`
+        opens only gates without one."""
+        self._why.pop(job.gate, None)
+        self._queue.push(job, front=True)
+        self._queue.close_gate(job.gate, until)
 
     def _ask_for_more(self, key: QueueKey) -> None:
         if key in self._backlog and self._queue.waiting(key) < PARKED:
@@ -281,6 +315,7 @@ class Dispatcher:
 
     async def _work(self, job: Job) -> None:
         """One job from the queue to its settlement. Nothing may escape: this is the outermost loop."""
+        self._at_work.add(job.message.id)
         try:
             await self._deliver(job)
         except LeaseLost:
@@ -291,6 +326,8 @@ class Dispatcher:
         except Exception as error:  # a bug must cost one message a delay, not the relay its loop
             self._events.fault(where="delivery", error=f"{job.message.id}: {type(error).__name__}: {error}")
             await self._give_back(job, f"internal fault: {type(error).__name__}")
+        finally:
+            self._at_work.discard(job.message.id)
 
     async def _deliver(self, job: Job) -> None:
         """One run over a message: nodes in turn until it is done, or must wait."""
@@ -315,8 +352,7 @@ class Dispatcher:
                     await self._hold(job, decision)
                     return
                 case Busy():
-                    self._queue.push(job, front=True)
-                    self._queue.close_gate(job.gate, decision.until)
+                    self._wait_for_place(job, decision.until)
                     return
                 case Unroutable():
                     until = self._clock() + UNROUTABLE_S
@@ -415,13 +451,14 @@ class Dispatcher:
         """Lease a portion for each queue that memory runs out of."""
         now = self._clock()
         while self._low and not self._stopping and len(self._queue) < WINDOW:
-            key = self._low.pop()
-            limit = min(PORTION, WINDOW - len(self._queue))
-            leases = await self._spool.lease_due(key, now=now, limit=limit)
-            if len(leases) < limit:
-                self._backlog.discard(key)
-            for lease in leases:
-                self._queue.push(Job(key, self._gate(lease.message), lease))
+            async with self._leasing:
+                key = self._low.pop()
+                limit = min(PORTION, WINDOW - len(self._queue))
+                leases = await self._spool.lease_due(key, now=now, limit=limit)
+                if len(leases) < limit:
+                    self._backlog.discard(key)
+                for lease in leases:
+                    self._queue.push(Job(key, self._gate(lease.message), lease))
             self._pump()
 
     def _expire_parked(self) -> None:

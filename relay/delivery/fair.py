@@ -135,6 +135,10 @@ class FairQueue:
     def is_closed(self, gate: Gate) -> bool:
         return gate in self._closed
 
+    def closed_until(self, gate: Gate) -> float | None:
+        """When this gate opens by itself, inf when something must open it; None while it is open."""
+        return self._closed.get(gate)
+
     def open_gates(self, matching: Callable[[Gate], bool] | None = None) -> None:
         """Open the gates that match, or all of them: something changed and is worth asking again."""
         for gate in [g for g in self._closed if matching is None or matching(g)]:
