@@ -122,6 +122,10 @@ class Events:
     def started(self, **data: Any) -> None:
         self._tell("relay.started", **data)
 
+    def adopted(self, *, shard: str, messages: int, damaged: int) -> None:
+        """The mail of a worker that there is no more was taken over; what is damaged stayed where it is."""
+        self._tell("relay.adopted", WARNING if damaged else INFO, shard=shard, messages=messages, damaged=damaged)
+
     def stopping(self, **data: Any) -> None:
         self._tell("relay.stopping", **data)
 

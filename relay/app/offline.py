@@ -1,54 +1,150 @@
-"""Reaching a relay from the command line: control sockets of running workers, files of stopped ones."""
+"""Reaching a relay from the command line: control sockets of running workers, files of stopped ones.
+
+A stopped relay is opened with the same parts that run it, but for the network. What it has never made is not made
+here either: a command that only looks leaves no trace. What it needs is imported when a shard turns out to be stopped,
+because a command that talks to a running relay has no use for it.
+"""
 
 from __future__ import annotations
 
-import random
+import os
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from relay.app.drivers import make_drivers
-from relay.app.settings import Settings
-from relay.control.client import Shard, open_shards
-from relay.control.operator import Operator
-from relay.events import Events
-from relay.history import HistorySink
-from relay.history.sqlite import SqliteHistory
-from relay.spool.sqlite import SqliteSpool
-from relay.state.sqlite import SqliteState
+from relay.app.site import Site, site_of
+from relay.config.load import Loaded
+from relay.control.client import RemoteShard, Shard, connect, open_shards
+from relay.spool.sqlite_claim import shards as shards_in
+
+if TYPE_CHECKING:
+    from relay.app.settings import Settings
+    from relay.control.operator import Operator
+    from relay.state import State
+
+_SOCKET = re.compile(r"control-([A-Za-z0-9_]{1,40})\.sock")
 
 
 @asynccontextmanager
-async def open_relay(settings: Settings) -> AsyncIterator[list[Shard]]:
-    """All shards, each running or opened here."""
+async def open_relay(path: Path, loaded: Loaded, *, lasting: bool = False) -> AsyncIterator[list[Shard]]:
+    """All shards, each running or opened here.
 
-    def local(shard: str) -> Any:
-        return _open_shard(settings, shard)
+    Args:
+        path: of the configuration, `loaded` from it.
+        lasting: the command changes the state of nodes, so that must be kept even if the relay never ran.
 
-    settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    settings.state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    async with open_shards(settings.directory, settings.shards, local) as found:
+    Raises:
+        ConfigError, RelayError, OSError: with the reason.
+    """
+    site = site_of(loaded.config)
+    async with AsyncExitStack() as stack:
+        stopped = _Stopped(site, path, loaded, stack, lasting)
+        names = all_shards(site)
+        yield await stack.enter_async_context(
+            open_shards(site.directory, names, stopped.open, partial(_owner, site.directory))
+        )
+
+
+@asynccontextmanager
+async def running_workers(site: Site) -> AsyncIterator[list[RemoteShard]]:
+    """The workers that listen on their control sockets; no file of the relay is opened."""
+    async with AsyncExitStack() as stack:
+        found = []
+        for shard in all_shards(site):
+            if (remote := await connect(site.directory, shard)) is not None:
+                stack.callback(remote.close)
+                found.append(remote)
         yield found
 
 
-@asynccontextmanager
-async def _open_shard(settings: Settings, shard: str) -> AsyncIterator[Operator]:
-    async with AsyncExitStack() as stack:
-        history = SqliteHistory(settings.directory, shard=shard)
-        await history.start()
-        stack.push_async_callback(history.close)
-        spool = SqliteSpool(settings.directory, shard=shard)
-        await spool.start()
-        stack.push_async_callback(spool.close)
-        state = await SqliteState.open(settings.state_directory / "state.db", clock=time.time)
-        stack.push_async_callback(state.close)
-        yield Operator(
-            shard=shard,
-            spool=spool,
-            state=state,
-            history=history,
-            pools={pool.name: pool for pool in settings.pools},
-            drivers=make_drivers(settings, rng=random.Random()),
-            events=Events([HistorySink(history)], time.time),
-        )
+def all_shards(site: Site) -> list[str]:
+    """The configured shards, and those that are left from a time with more workers or belong to ones that still run."""
+    names = dict.fromkeys(site.shards)
+    names.update(dict.fromkeys(shard.name for shard in shards_in(site.directory)))
+    sockets = (_SOCKET.fullmatch(path.name) for path in sorted(site.directory.glob("control-*.sock")))
+    names.update(dict.fromkeys(match[1] for match in sockets if match))
+    return list(names)
+
+
+def _owner(directory: Path, shard: str) -> int | None:
+    return next((found.owner for found in shards_in(directory) if found.name == shard), None)
+
+
+class _Stopped:
+    """Opens shards of a stopped relay; what they share is opened once and lives as long as `stack`."""
+
+    def __init__(self, site: Site, path: Path, loaded: Loaded, stack: AsyncExitStack, lasting: bool) -> None:
+        self._site = site
+        self._path = path
+        self._loaded = loaded
+        self._stack = stack
+        self._lasting = lasting
+        self._parts: tuple[Settings, State, dict[str, Any]] | None = None
+
+    @asynccontextmanager
+    async def open(self, shard: str) -> AsyncIterator[Operator]:
+        from relay.control.operator import Operator
+        from relay.events import Events
+        from relay.history import HistorySink
+        from relay.history.sqlite import SqliteHistory
+        from relay.spool.memory import MemorySpool
+        from relay.spool.sqlite import SqliteSpool
+
+        directory = self._site.directory
+        _become_owner(directory)
+        async with AsyncExitStack() as stack:
+            spool: SqliteSpool | MemorySpool = MemorySpool()
+            history = SqliteHistory(directory, shard=shard)
+            if (directory / f"spool-{shard}.db").exists():
+                spool = SqliteSpool(directory, shard=shard)
+                await spool.start()
+                stack.push_async_callback(spool.close)
+                await history.start()  # without it nothing is written, and the stories can be read all the same
+                stack.push_async_callback(history.close)
+            settings, state, drivers = await self._shared()
+            yield Operator(
+                shard=shard,
+                spool=spool,
+                state=state,
+                history=history,
+                pools={pool.name: pool for pool in settings.pools},
+                drivers=drivers,
+                events=Events([HistorySink(history)], time.time),
+                policy=settings.retry,
+            )
+
+    async def _shared(self) -> tuple[Settings, State, dict[str, Any]]:
+        if self._parts is None:
+            import random
+
+            from relay.app.drivers import make_drivers
+            from relay.app.settings import Settings
+            from relay.state.memory import MemoryState
+            from relay.state.sqlite import SqliteState
+
+            settings = Settings(self._path, self._loaded)
+            file = self._site.state_directory / "state.db"
+            state: State = MemoryState()
+            if self._lasting or file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                state = await SqliteState.open(file, clock=time.time)
+                self._stack.push_async_callback(state.close)
+            drivers = make_drivers(settings, rng=random.Random())
+            for driver in drivers.values():
+                self._stack.push_async_callback(driver.close)
+            self._parts = settings, state, drivers
+        return self._parts
+
+
+def _become_owner(directory: Path) -> None:
+    """Go on as the user that the relay runs as: files that root left behind would keep it from starting."""
+    if os.geteuid() != 0 or not directory.exists():
+        return
+    facts = directory.stat()
+    if facts.st_uid != 0:
+        os.setegid(facts.st_gid)
+        os.seteuid(facts.st_uid)

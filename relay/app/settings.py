@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.acceptance import AcceptancePolicy
+from relay.app.site import Site, site_of
 from relay.bridges.bridge import Bridge
 from relay.config import values
 from relay.config.load import Loaded
@@ -19,7 +19,6 @@ from relay.config.models import Config
 from relay.config.models.server import ListenerModel
 from relay.delivery.reports import ReportPolicy
 from relay.dsn import Reporter
-from relay.errors import ConfigError
 from relay.listener.options import ListenerOptions
 from relay.logs.log import LogSettings
 from relay.pools.health import HealthPolicy
@@ -27,8 +26,6 @@ from relay.pools.pool import Pool
 from relay.schedule import RetryPolicy
 from relay.signing.keys import load_key
 from relay.signing.signer import Signer, Style
-
-MAX_WORKERS = 64
 
 
 @dataclass(frozen=True)
@@ -73,25 +70,28 @@ class Settings:
         return self.config.hostname or socket.getfqdn()
 
     @cached_property
+    def site(self) -> Site:
+        """Raises ConfigError for a kind of store this version does not have."""
+        return site_of(self.config)
+
+    @property
     def workers(self) -> int:
         """Processes to run."""
-        if self.config.workers == "auto":
-            return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, MAX_WORKERS)
-        return int(self.config.workers)
+        return len(self.site.shards)
 
-    @cached_property
+    @property
     def shards(self) -> tuple[str, ...]:
         """One spool shard for each worker."""
-        return tuple(str(n) for n in range(self.workers))
+        return self.site.shards
 
-    @cached_property
+    @property
     def directory(self) -> Path:
-        """Where the spool lives. Raises ConfigError for a kind of store this version does not have."""
-        return _sqlite(values.spool_place(self.config), "store.spool")
+        """Where the spool lives."""
+        return self.site.directory
 
-    @cached_property
+    @property
     def state_directory(self) -> Path:
-        return _sqlite(values.state_place(self.config), "store.state")
+        return self.site.state_directory
 
     @property
     def retry(self) -> RetryPolicy:
@@ -178,9 +178,3 @@ class Settings:
         # A callable keeps OpenSSL from asking the terminal for a passphrase.
         context.load_cert_chain(listener.cert, listener.key, password=lambda: password)
         return context
-
-
-def _sqlite(place: values.StorePlace, key: str) -> Path:
-    if place.kind != "sqlite":
-        raise ConfigError(f"{key}: {place.kind} stores are not available in this version; use sqlite:FOLDER")
-    return place.path

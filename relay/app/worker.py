@@ -19,8 +19,8 @@ from relay.app.shared import Shared
 from relay.bridges.credentials import PasswordChecker
 from relay.bridges.registry import BridgeGate, Registry
 from relay.config.load import load
-from relay.control.client import socket_path
 from relay.control.operator import Operator
+from relay.control.protocol import socket_path
 from relay.control.server import ControlServer
 from relay.delivery.attempt import Attempts
 from relay.delivery.direct import Direct
@@ -30,7 +30,8 @@ from relay.delivery.keeper import HealthKeeper
 from relay.delivery.render import Renderer
 from relay.delivery.reports import Reports
 from relay.delivery.tally import Tally
-from relay.errors import ConfigError, StateUnavailable
+from relay.envelope import Message
+from relay.errors import ConfigError, SpoolError, StateUnavailable
 from relay.events import Events
 from relay.history import HistorySink
 from relay.history.sqlite import SqliteHistory
@@ -42,6 +43,7 @@ from relay.router.router import Router
 from relay.sinks import CountSink, LogSink
 from relay.spool import Selection, Standing
 from relay.spool.sqlite import SqliteSpool
+from relay.spool.sqlite_claim import shards as shards_in
 from relay.state.sqlite import SqliteState
 
 POISON_CRASHES = 3
@@ -55,6 +57,9 @@ SUSPECT_S = 30.0
 
 EVENTS_A_MESSAGE = 3
 """Accepted, attempted, and one to spare for those that are deferred."""
+
+ADOPT_EVERY_S = 60.0
+"""How often shards without a worker are looked for."""
 
 FLUSH_S = 1.0
 USAGE_EVERY = 5
@@ -70,6 +75,8 @@ class Worker:
         self._log = log
         self._shared = shared
         self._stop = asyncio.Event()
+        self._phase = "starting"
+        self._unadoptable: set[str] = set()
         self._shares: Mapping[str, int] = {bridge.name: bridge.share for bridge in settings.bridges}
 
     async def run(self) -> int:
@@ -80,20 +87,25 @@ class Worker:
         loop.add_reader(self._context.parent_fd, self._stop.set)
         await self._open()
         try:
-            await self._recover()
+            suspects = await self._recover()
+            await self.control.start()
+            for suspect in suspects:
+                await self.dispatcher.try_alone(suspect, SUSPECT_S)
             async with asyncio.TaskGroup() as tasks:
                 background = [
                     tasks.create_task(self.dispatcher.run(), name="dispatcher"),
                     tasks.create_task(self.keeper.run(), name="keeper"),
                     tasks.create_task(self._flush(), name="flush"),
                     tasks.create_task(self._watch_spool(), name="watch"),
+                    tasks.create_task(self._adopt_later(), name="adopt"),
                 ]
                 for listener, sock in zip(self.listeners, self._context.sockets, strict=True):
                     await listener.start(sock=sock)
-                await self.control.start()
                 self.events.started(shard=self._shard, pid=os.getpid())
+                self._phase = "running"
                 self._context.ready()
                 await self._stop.wait()
+                self._phase = "stopping"
                 failed = bool(self.spool.unhealthy_reason())
                 await self._drain()
                 for task in background:
@@ -249,13 +261,25 @@ class Worker:
             sessions=lambda: sum(listener.sessions for listener in self.listeners),
             counters=lambda: self.counts.snapshot()["events"],
             reload=self.reload,
+            policy=settings.retry,
+            attempts=self.fleet.running,
+            phase=lambda: self._phase,
+            workers=settings.workers,
         )
         self.control = ControlServer(operator, socket_path(directory, self._shard))
 
-    async def _recover(self) -> None:
-        """Close what a crash left open: name possible duplicates, set poison aside, try suspects alone."""
+    async def _recover(self) -> list[str]:
+        """Close what a crash left open: name possible duplicates and set poison aside.
+
+        Returns:
+            The suspects, to be tried alone.
+        """
+        left_open = await self.spool.recover(time.time())
+        return await self._sift(left_open + await self._adopt())
+
+    async def _sift(self, left_open: list[Message]) -> list[str]:
         suspects = []
-        for message in await self.spool.recover(time.time()):
+        for message in left_open:
             self.events.message_recovered(message.id, crashes=message.crashes)
             if message.crashes >= POISON_CRASHES:
                 why = f"the process died {message.crashes} times while this message was being delivered"
@@ -263,8 +287,30 @@ class Worker:
                 self.events.message_quarantined(message.id, why=why)
             elif message.crashes >= SUSPECT_CRASHES:
                 suspects.append(message.id)
-        for suspect in suspects:
-            await self.dispatcher.try_alone(suspect, SUSPECT_S)
+        return suspects
+
+    async def _adopt(self) -> list[Message]:
+        """The first worker takes over the mail of workers that there are no more, because `workers` was lowered.
+
+        Returns:
+            Messages whose attempt was open when their worker ended.
+        """
+        left_open: list[Message] = []
+        if self._context.index:
+            return left_open
+        for shard in await asyncio.to_thread(shards_in, self._settings.directory):
+            if shard.owner is not None or shard.name in self._settings.shards or shard.name in self._unadoptable:
+                continue
+            try:
+                adopted = await self.spool.adopt(shard.name, now=time.time())
+            except SpoolError as error:
+                self.events.fault(where=f"spool shard {shard.name}", error=f"its mail stays there for now: {error}")
+                continue
+            if adopted.damaged:
+                self._unadoptable.add(shard.name)
+            self.events.adopted(shard=shard.name, messages=adopted.moved, damaged=adopted.damaged)
+            left_open += adopted.open
+        return left_open
 
     # Running
 
@@ -280,6 +326,12 @@ class Worker:
                     await self.router.refresh_usage()
                 except StateUnavailable as error:
                     self.events.fault(where="state", error=str(error))
+
+    async def _adopt_later(self) -> None:
+        """A shard may have had an owner at the start: a worker of before that drained, or a command at work on it."""
+        while True:
+            await asyncio.sleep(ADOPT_EVERY_S)
+            await self._sift(await self._adopt())
 
     async def _watch_spool(self) -> None:
         """A store that failed an fsync cannot be believed again: end, so that a fresh process opens it anew (R03)."""

@@ -1,13 +1,15 @@
 """The command line: thin commands over `app`, `config` and `control`.
 
 Each command lives in the module of its group and is imported only when it runs, so that `--help` needs nothing but
-click. Exit codes are those of sysexits.h: 64 usage, 65 bad data, 69 unavailable, 70 internal, 75 try again, 78
-configuration.
+click. Exit codes are those of sysexits.h: 64 usage, 65 bad data, 69 unavailable, 70 internal, 73 cannot create, 74 file
+trouble, 75 try again, 77 not permitted, 78 configuration; 130 interrupted.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import Any
 
 import click
@@ -19,13 +21,13 @@ _COMMANDS = {
     "run": ("relay.cli.run", "run", "Start the relay."),
     "check": ("relay.cli.config", "check", "Check the configuration; all faults at once."),
     "schema": ("relay.cli.config", "schema", "Print the JSON Schema of the configuration."),
-    "init": ("relay.cli.config", "init", "Write a first configuration."),
+    "init": ("relay.cli.init", "init", "Write a first configuration."),
     "send": ("relay.cli.send", "send", "Send a test message through a running relay."),
     "status": ("relay.cli.status", "status", "Show queue, connections and nodes."),
-    "explain": ("relay.cli.status", "explain", "Tell the story of one message."),
+    "explain": ("relay.cli.explain", "explain", "Tell the story of one message."),
     "queue": ("relay.cli.queue", "queue", "List, show, retry, hold and drop messages."),
     "node": ("relay.cli.node", "node", "List, test, pause and resume nodes."),
-    "pool": ("relay.cli.node", "pool", "List pools."),
+    "pool": ("relay.cli.pool", "pool", "List pools."),
     "bridge": ("relay.cli.bridge", "bridge", "List, add and revoke bridges."),
     "dkim": ("relay.cli.dkim", "dkim", "Make DKIM keys and check their DNS records."),
     "healthcheck": ("relay.cli.status", "healthcheck", "Exit 0 when the relay is up and can accept mail."),
@@ -43,6 +45,19 @@ class _Lazy(click.Group):
             return command
         return super().get_command(ctx, name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if not near:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
+
     def format_commands(
         self,
         ctx: click.Context,  # noqa: ARG002 - click calls it so
@@ -54,6 +69,7 @@ class _Lazy(click.Group):
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(relay.__version__, message="%(version)s")
 @click.option(
     "-c",
     "--config",
@@ -76,5 +92,41 @@ def version() -> None:
 
 
 def main(args: list[str] | None = None) -> Any:
-    """Entry point of the `relay` command."""
-    return cli.main(args=args, prog_name="relay")
+    """Entry point of the `relay` command. Ends with SystemExit and never with a traceback, unless $RELAY_DEBUG asks
+    for one."""
+    try:
+        code = cli.main(args=args, prog_name="relay", standalone_mode=False)
+        sys.stdout.flush()
+    except click.UsageError as error:
+        error.show()
+        code = os.EX_USAGE
+    except click.ClickException as error:
+        error.show()
+        code = os.EX_USAGE
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("relay: interrupted", err=True)
+        code = 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough, for example `head`; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141  # as a shell sees the end by SIGPIPE
+    except PermissionError as error:
+        click.echo(f"relay: {_where(error)}; run the command as the user that the relay runs as", err=True)
+        code = os.EX_NOPERM
+    except OSError as error:
+        click.echo(f"relay: {_where(error)}", err=True)
+        code = os.EX_IOERR
+    except Exception as error:
+        if os.environ.get("RELAY_DEBUG"):
+            raise
+        click.echo(
+            f"relay: internal fault: {type(error).__name__}: {error}\n"
+            "This is a defect; the same command with RELAY_DEBUG=1 shows where.",
+            err=True,
+        )
+        code = os.EX_SOFTWARE
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _where(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)

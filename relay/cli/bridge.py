@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from relay.cli.common import json_option, load_config, print_json, print_table, run, shards
+from relay.cli.common import fail, json_option, load_files, print_json, run, workers
+from relay.cli.text import print_table, say
 
 
 @click.group()
@@ -22,6 +23,8 @@ def bridge() -> None:
 @click.pass_obj
 def list_(config: str, as_json: bool) -> None:
     """Every bridge with its pool, logins and networks."""
+    from relay.config import values
+
     rows: list[dict[str, Any]] = [
         {
             "name": b.name,
@@ -33,122 +36,188 @@ def list_(config: str, as_json: bool) -> None:
             "share": b.share,
             "delivery": "direct" if b.direct else "queue",
         }
-        for b in load_config(config).bridges
+        for b in values.bridges(load_files(config).config)
     ]
     if as_json:
         print_json(rows)
         return
     print_table(
-        ["bridge", "pool", "lane", "logins", "networks", "senders"],
+        ["bridge", "pool", "lane", "delivery", "logins", "networks", "senders"],
         [
             (
                 row["name"],
                 row["pool"],
                 row["lane"],
+                row["delivery"],
                 " ".join(row["usernames"]) or "-",
                 " ".join(row["networks"]) or "-",
                 " ".join(row["senders"]) or "any",
             )
             for row in rows
         ],
-        empty="No bridges are configured.",
+        empty="No bridges are configured; `relay bridge add NAME` makes one.",
     )
 
 
 @bridge.command()
 @click.argument("name")
-@click.option("--pool", help="Pool it leads to; default: the pool of the default nodes.")
+@click.option("--pool", help="Pool it leads to; default: the default pool.")
 @click.option("--username", help="Login name; default: the bridge's name.")
 @click.option("--sender", "senders", multiple=True, help="Allowed sender such as @acme.example; may be repeated.")
+@json_option
 @click.pass_obj
-def add(config: str, name: str, pool: str | None, username: str | None, senders: tuple[str, ...]) -> None:
+def add(
+    config: str, name: str, pool: str | None, username: str | None, senders: tuple[str, ...], as_json: bool
+) -> None:
     """Add a bridge with a generated password, or a further login to a bridge that exists.
 
-    The password is printed once; the file keeps only its hash.
+    The password is printed once; the file keeps only its hash. Comments and layout of the file stay, and a running
+    relay takes the login at once.
     """
     from relay.bridges.credentials import generate_token
-    from relay.cli.yaml_edit import edit, file_with
+    from relay.cli.yaml_edit import file_with
 
-    settings = load_config(config)
+    loaded = load_files(config)
     login = username or name
-    token, stored = generate_token()
-    path = file_with(settings.loaded.files, "bridges")
-    exists = any(b.name == name for b in settings.bridges)
+    known = {b.name: b for b in loaded.config.bridges}
+    exists = name in known
+    if exists and (pool or senders):
+        raise click.UsageError(f"bridge {name} exists: this adds a login to it; change --pool and --sender in the file")
+    if any(c.username == login for b in loaded.config.bridges for c in b.credentials):
+        fail(f"the login {login} exists already; choose another --username, or revoke it first", os.EX_DATAERR)
+    if pool is not None and all(p.name != pool for p in loaded.config.pools):
+        there = ", ".join(p.name for p in loaded.config.pools) or "none"
+        fail(f"no pool is called {pool!r}; there are: {there}", os.EX_DATAERR)
     if not exists and pool is None:
-        pool = next((p.name for p in settings.pools if p.default), None)
+        pool = next((p.name for p in loaded.config.pools if p.default), None)
         if pool is None:
             raise click.UsageError("no pool is the default; say --pool")
+    token, stored = generate_token()
 
     def change(document: Any) -> None:
-        bridges = document.setdefault("bridges", [])
         credential = {"username": login, "password": stored}
+        bridges = document.get("bridges")
+        if bridges is None:
+            bridges = document["bridges"] = []
         for entry in bridges:
             if entry["name"] == name:
-                entry.setdefault("credentials", []).append(credential)
+                if entry.get("credentials") is None:
+                    entry["credentials"] = []
+                entry["credentials"].append(credential)
                 return
         entry = {"name": name, "pool": pool, "credentials": [credential]}
         if senders:
             entry["senders"] = list(senders)
         bridges.append(entry)
 
-    _apply(config, lambda: edit(Path(config), path, change))
-    click.echo(f"{'Login added to' if exists else 'Added'} bridge {name} in {path}. This password is shown only now:")
-    click.echo(f"  username  {login}")
-    click.echo(f"  password  {token}")
-    _reload(config)
+    path = _home(loaded.files, name) if exists else file_with(loaded.files, "bridges")
+    _edit(config, path, change)
+    taken = _reload(config)
+    if as_json:
+        print_json({"bridge": name, "username": login, "password": token, "file": str(path), **taken})
+        return
+    say(f"{'Login added to' if exists else 'Added'} bridge {name} in {path}. This password is shown only now:")
+    say(f"  username  {login}")
+    say(f"  password  {token}")
+    _tell(taken)
 
 
 @bridge.command()
 @click.argument("name")
 @click.option("--username", help="Revoke only this login.")
+@json_option
 @click.pass_obj
-def revoke(config: str, name: str, username: str | None) -> None:
-    """Take a bridge, or one of its logins, away. Sessions that use it end at their next MAIL; its queued mail stays."""
-    from relay.cli.yaml_edit import edit, file_with
+def revoke(config: str, name: str, username: str | None, as_json: bool) -> None:
+    """Take a bridge, or one of its logins, away.
 
-    settings = load_config(config)
-    chosen = next((b for b in settings.bridges if b.name == name), None)
-    if chosen is None or (username and all(c.username != username for c in chosen.credentials)):
-        click.echo(f"There is no bridge {name}{f' with login {username}' if username else ''}.", err=True)
-        sys.exit(os.EX_DATAERR)
-    path = file_with(settings.loaded.files, "bridges")
+    Sessions that use it end at their next MAIL; mail that was accepted from it is still delivered.
+    """
+    loaded = load_files(config)
+    chosen = next((b for b in loaded.config.bridges if b.name == name), None)
+    if chosen is None:
+        there = ", ".join(b.name for b in loaded.config.bridges) or "none"
+        fail(f"no bridge is called {name!r}; there are: {there}", os.EX_DATAERR)
+    logins = [c.username for c in chosen.credentials]
+    if username and username not in logins:
+        fail(
+            f"bridge {name} has no login {username!r}; it has: {', '.join(logins) or 'none, only networks'}",
+            os.EX_DATAERR,
+        )
 
     def change(document: Any) -> None:
-        bridges = document.get("bridges", [])
+        bridges = document["bridges"]
         for position, entry in enumerate(bridges):
             if entry["name"] != name:
                 continue
-            left = [c for c in entry.get("credentials", []) if c["username"] != username]
-            if username and (left or entry.get("networks")):
-                entry["credentials"] = left
+            if username and (len(logins) > 1 or entry.get("networks")):
+                # Removed one by one: a new list would lose the comments of those that stay.
+                for index, credential in enumerate(entry["credentials"]):
+                    if credential["username"] == username:
+                        del entry["credentials"][index]
+                        break
             else:
                 del bridges[position]
             return
 
-    _apply(config, lambda: edit(Path(config), path, change))
-    click.echo(f"Revoked {f'login {username} of ' if username else ''}bridge {name} in {path}.")
-    _reload(config)
+    path = _home(loaded.files, name)
+    _edit(config, path, change)
+    taken = _reload(config)
+    if as_json:
+        print_json({"bridge": name, "username": username, "file": str(path), **taken})
+        return
+    say(f"Revoked {f'login {username} of ' if username else ''}bridge {name} in {path}.")
+    _tell(taken)
 
 
-def _apply(config: str, work: Any) -> None:
+def _home(files: tuple[Path, ...], name: str) -> Path:
+    """The file in which this bridge is written."""
+    from relay.cli.yaml_edit import file_where
+
+    found = file_where(
+        files, lambda document: any(entry.get("name") == name for entry in document.get("bridges") or ())
+    )
+    if found is None:
+        fail(f"bridge {name} is in none of the files as plain YAML; edit it by hand", os.EX_CONFIG)
+    return found
+
+
+def _edit(config: str, path: Path, change: Callable[[Any], None]) -> None:
+    from relay.cli.yaml_edit import edit
     from relay.errors import ConfigError
 
     try:
-        work()
+        edit(Path(config), path, change)
     except ConfigError as error:
-        click.echo(f"{config}: nothing was changed, because the result would not be valid:\n{error}", err=True)
-        sys.exit(os.EX_CONFIG)
+        fail(f"nothing was changed, because the result would not be valid:\n{error}", os.EX_CONFIG)
+    except OSError as error:
+        fail(f"nothing was changed: {path} cannot be written: {error.strerror or error}", os.EX_CANTCREAT)
 
 
-def _reload(config: str) -> None:
-    """Tell a running relay."""
+def _reload(config: str) -> dict[str, Any]:
+    """Tell a running relay. `running`: how many workers took it over; `problem`: why some did not."""
 
-    async def work() -> bool:
-        async with shards(config) as found:
-            running = [shard for shard in found if shard.running]
-            for shard in running:
-                await shard.call("reload")
-            return bool(running)
+    async def work() -> dict[str, Any]:
+        from relay.control.protocol import ControlError
 
-    if run(work):
-        click.echo("The running relay uses it from now on.")
+        taken, problems, restart = 0, dict[str, None](), dict[str, None]()
+        async with workers(config) as found:
+            for worker in found:
+                try:
+                    answer = await worker.call("reload")
+                except ControlError as error:
+                    problems[str(error)] = None
+                else:
+                    taken += 1
+                    restart.update(dict.fromkeys(answer.get("needs_restart", ())))
+        return {"running": taken, "problem": "; ".join(problems), "needs_restart": list(restart)}
+
+    return run(work)
+
+
+def _tell(taken: dict[str, Any]) -> None:
+    if taken["running"]:
+        say("The running relay uses it from now on.")
+    if taken["needs_restart"]:
+        say(f"Changed in the files before and only taken over by a restart: {', '.join(taken['needs_restart'])}.")
+    if taken["problem"]:
+        fail(f"the file is changed, but the running relay did not take it over: {taken['problem']}", os.EX_TEMPFAIL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
+import heapq
 import os
 import sys
 import time
@@ -10,18 +10,22 @@ from typing import Any
 
 import click
 
-from relay.cli.common import age, json_option, print_json, print_table, run, shards, when
+from relay.cli.common import ask_all, fail, json_option, operator_name, print_json, run, shards
+from relay.cli.text import age, moment, octets, plural, print_table, say, wrapped
+
+PAGE = 1000
+"""Messages asked for at once: a worker answers in some milliseconds and goes on delivering."""
 
 
 @click.group()
 def queue() -> None:
-    """List, show, retry, hold and drop messages."""
+    """List, show, retry, hold and drop messages that are not done."""
 
 
 def _chosen(function: Any) -> Any:
     """The options that say which messages are meant."""
     for option in (
-        click.argument("ids", nargs=-1),
+        click.argument("ids", nargs=-1, metavar="[ID]…"),
         click.option("--pool", default="", help="Only messages of this pool."),
         click.option("--bridge", default="", help="Only messages of this bridge."),
         click.option(
@@ -34,35 +38,49 @@ def _chosen(function: Any) -> Any:
 
 
 def _selection(ids: tuple[str, ...], pool: str, bridge: str, standing: str | None, text: str) -> dict[str, Any]:
-    return {"ids": ids, "pool": pool, "bridge": bridge, "standing": standing, "text": text}
+    known = tuple(message_id.strip().upper() for message_id in ids)
+    return {"ids": known, "pool": pool, "bridge": bridge, "standing": standing, "text": text}
 
 
 @queue.command("list")
 @_chosen
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000))
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1_000_000))
 @json_option
 @click.pass_obj
 def list_(config: str, /, limit: int, as_json: bool, **chosen: Any) -> None:
     """Messages that are not done yet, oldest first, with why they wait."""
+    selection = _selection(**chosen)
 
-    async def work() -> list[dict[str, Any]]:
+    async def pages(shard: Any) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        while len(rows) < limit:
+            size = min(PAGE, limit - len(rows))
+            page = await shard.call("entries", selection=selection, limit=size, after=rows[-1]["id"] if rows else "")
+            rows += page
+            if len(page) < size:
+                break
+        return rows
+
+    async def work() -> tuple[list[dict[str, Any]], int]:
         async with shards(config) as found:
-            rows = [row for s in found for row in await s.call("entries", selection=_selection(**chosen), limit=limit)]
-        return sorted(rows, key=lambda row: row["id"])[:limit]
+            lists = [await pages(shard) for shard in found]
+            depths = await ask_all(found, "status")
+        total = sum(r["queued"] + r["held"] + r["quarantined"] for worker in depths for r in worker["queues"])
+        return list(heapq.merge(*lists, key=lambda row: str(row["id"])))[:limit], total
 
-    rows = run(work)
+    rows, total = run(work)
     if as_json:
         print_json(rows)
         return
     now = time.time()
     print_table(
-        ["id", "age", "standing", "next", "pool", "sender", "rcpts", "reason"],
+        ["id", "age", "state", "next", "pool", "sender", "to", "reason"],
         [
             (
                 row["id"],
                 age(now - row["received_at"]),
-                "in delivery" if row["leased"] else row["standing"],
-                when(row["due"]) if row["due"] > now else "now",
+                row["state"],
+                _next(row, now),
                 row["pool"],
                 row["sender"] or "<>",
                 sum(r["status"] == "pending" for r in row["recipients"]),
@@ -70,8 +88,17 @@ def list_(config: str, /, limit: int, as_json: bool, **chosen: Any) -> None:
             )
             for row in rows
         ],
-        empty="The queue is empty.",
+        empty="No message matches." if any(selection.values()) and total else "The queue is empty.",
+        prose=True,
     )
+    if len(rows) == limit and total > limit:
+        say(f"\nThe first {limit} of {total} in the queue; --limit shows more, --json everything about each.")
+
+
+def _next(row: dict[str, Any], now: float) -> str:
+    if row["state"] != "waiting":
+        return "-" if row["state"] in ("held", "quarantined") else "now"
+    return f"in {age(row['due'] - now)}" if row["due"] else "soon"
 
 
 @queue.command()
@@ -80,75 +107,71 @@ def list_(config: str, /, limit: int, as_json: bool, **chosen: Any) -> None:
 @click.pass_obj
 def show(config: str, message_id: str, as_json: bool) -> None:
     """One message: envelope, recipients, header section."""
+    message_id = message_id.strip().upper()
 
     async def work() -> dict[str, Any] | None:
         async with shards(config) as found:
-            for shard in found:
-                if hit := await shard.call("show", message_id=message_id):
-                    return hit  # type: ignore[no-any-return]
-        return None
+            return next((hit for hit in await ask_all(found, "show", message_id=message_id) if hit), None)
 
     row = run(work)
     if row is None:
-        click.echo(
-            f"No message {message_id} is in the queue; `relay explain {message_id}` may know its story.", err=True
-        )
-        sys.exit(os.EX_DATAERR)
+        fail(f"no message {message_id} is in the queue; `relay explain {message_id}` may know its story", os.EX_DATAERR)
     if as_json:
         print_json(row)
         return
-    for key in (
-        "id",
-        "standing",
-        "reason",
-        "bridge",
-        "pool",
-        "lane",
-        "campaign",
-        "sender",
-        "subject",
-        "size",
-        "attempts",
-    ):
-        click.echo(f"{key:10} {row[key]}")
-    click.echo(f"{'received':10} {when(row['received_at'])}")
-    click.echo(f"{'next':10} {when(row['due'])}")
+    now = time.time()
+    facts = {key: row[key] for key in ("id", "state", "reason", "bridge", "pool", "lane", "campaign")}
+    facts["sender"] = row["sender"] or "<>"
+    facts |= {"subject": row["subject"], "size": octets(row["size"]), "attempts": row["attempts"]}
+    facts["received"] = moment(row["received_at"], now)
+    if row["state"] == "waiting":
+        facts["next"] = moment(row["due"], now) if row["due"] else "when a connection is free"
+    for key, value in facts.items():
+        if value not in ("", None):
+            say(wrapped(str(value), indent=" " * 11, first=f"{key:10} "))
     for recipient in row["recipients"]:
-        said = f" {recipient['code']} {recipient['text']} ({recipient['node']})" if recipient["node"] else ""
-        click.echo(f"{'recipient':10} {recipient['address']} {recipient['status']}{said}")
-    click.echo()
-    click.echo(row["head"].replace("\r\n", "\n"))
+        said = f": {recipient['code'] or ''} {recipient['text']} ({recipient['node']})" if recipient["node"] else ""
+        text = f"{recipient['address']} {recipient['status']}{said}"
+        say(wrapped(text, indent=" " * 13, first=f"{'recipient':10} "))
+    say()
+    say(row["head"].replace("\r\n", "\n").replace("\t", "    ").rstrip("\n"))
 
 
 def _act(config: str, operation: str, said: str, selection: dict[str, Any], **args: Any) -> None:
     if not any(selection.values()):
         raise click.UsageError("name messages by id, or choose them with --pool, --bridge, --standing or --text")
 
-    async def work() -> int:
+    async def work() -> tuple[list[dict[str, int]], bool]:
         async with shards(config) as found:
-            return sum([await shard.call(operation, selection=selection, **args) for shard in found])
+            return await ask_all(found, operation, selection=selection, **args), any(s.running for s in found)
 
-    count = run(work)
-    click.echo(f"{count} message{'' if count == 1 else 's'} {said}.")
+    answers, running = run(work)
+    if operation == "retry" and not running:
+        said = "will be tried when the relay starts"
+    count = sum(answer["changed"] for answer in answers)
+    busy = sum(answer["delivering"] for answer in answers)
+    say(f"{plural(count, 'message')} {said}.")
+    if busy:
+        say(f"{plural(busy, 'message')} left alone: being delivered right now.")
     if not count:
-        sys.exit(os.EX_DATAERR)
+        sys.exit(os.EX_TEMPFAIL if busy else os.EX_DATAERR)
 
 
 @queue.command()
 @_chosen
 @click.pass_obj
 def retry(config: str, /, **chosen: Any) -> None:
-    """Try messages now; also releases held and quarantined ones."""
+    """Try messages now; also releases held and quarantined ones. Exit 65 when none matches."""
     _act(config, "retry", "will be tried now", _selection(**chosen))
 
 
 @queue.command()
 @_chosen
-@click.option("--reason", default="held by an operator", show_default=True)
+@click.option("--reason", default="no reason given", show_default=True)
 @click.pass_obj
 def hold(config: str, /, reason: str, **chosen: Any) -> None:
-    """Keep messages back until `relay queue retry`."""
-    _act(config, "hold", "held", _selection(**chosen), reason=reason)
+    """Keep messages back until `relay queue retry`. Exit 65 when none matches."""
+    _act(config, "hold", "held", _selection(**chosen), reason=f"held by {operator_name()}: {reason}")
 
 
 @queue.command()
@@ -156,7 +179,10 @@ def hold(config: str, /, reason: str, **chosen: Any) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def drop(config: str, /, yes: bool, **chosen: Any) -> None:
-    """Remove messages for good; their senders are not told."""
-    if not yes:
+    """Remove messages for good; their senders are not told. Exit 65 when none matches."""
+    selection = _selection(**chosen)
+    if not yes and any(selection.values()):
+        if not sys.stdin.isatty():
+            raise click.UsageError("this removes messages for good: confirm it with --yes")
         click.confirm("Remove these messages for good, without telling their senders?", abort=True)
-    _act(config, "drop", "dropped", _selection(**chosen), by=getpass.getuser())
+    _act(config, "drop", "dropped", selection, by=operator_name())

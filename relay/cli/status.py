@@ -1,4 +1,4 @@
-"""`relay status`, `relay explain` and `relay healthcheck`."""
+"""`relay status` and `relay healthcheck`."""
 
 from __future__ import annotations
 
@@ -6,65 +6,88 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from relay.cli.common import age, json_option, print_json, print_table, run, shards, when
+from relay.cli.common import any_of, json_option, print_json, run, shards, workers
+from relay.cli.text import age, moment, plural, print_table, say, width, wrapped
+
+SHOWN_WAITS = 10
+"""Classes of waiting messages that are listed; each bound message is a class of its own."""
 
 
 @click.command()
 @json_option
 @click.pass_obj
 def status(config: str, as_json: bool) -> None:
-    """Queue, connections and nodes at a glance, with what waits and why."""
+    """Queue, connections and nodes at a glance, with what waits and why.
+
+    Exit 75 when a worker does not answer; the others are shown all the same.
+    """
 
     async def work() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         async with shards(config) as found:
-            return [await shard.call("status") for shard in found], await found[0].call("nodes")
+            told = [await _ask(shard) for shard in found]
+            well = [shard for shard, answer in zip(found, told, strict=True) if "error" not in answer]
+            return told, await any_of(well).call("nodes") if well else []
 
-    workers, nodes = run(work)
+    told, nodes = run(work)
+    running: Counter[str] = Counter()
+    for worker in told:
+        running.update(worker.get("attempts_by_node", {}))
+    for row in nodes:
+        row["attempts"] = running[row["name"]]
     if as_json:
-        print_json({"workers": workers, "nodes": nodes})
-        return
-    now = time.time()
-    up = [worker for worker in workers if worker["running"]]
-    if up:
-        click.echo(
-            f"relay {up[0]['version']} is running: {len(up)} worker{'' if len(up) == 1 else 's'}, "
-            f"up {age(min(w['uptime_s'] for w in up))}, {sum(w['sessions'] for w in up)} client sessions, "
-            f"{sum(w['attempts'] for w in up)} attempts"
-        )
+        print_json({"workers": told, "nodes": nodes})
     else:
-        click.echo("The relay is stopped; this is what its files say.")
-    for worker in workers:
-        if worker["unhealthy"]:
-            click.echo(f"worker {worker['shard']} takes no mail: {worker['unhealthy']}")
-    click.echo()
-    _print_queues(workers, now)
-    _print_waiting(workers, now)
-    click.echo()
-    print_table(
-        ["node", "pool", "state", "caps", "delivered", "deferred", "refused", "test status"],
-        [
-            (
-                row["name"],
-                row["pool"],
-                row["unavailable"] or row["status"],
-                " ".join(f"{c['used']}/{c['limit']} per {age(c['window_s'])}" for c in row["caps"]) or "none",
-                *(row["counts"].get(what, 0) for what in ("delivered", "deferred", "refused")),
-                row["test_status"] or "-",
-            )
-            for row in nodes
-        ],
-        empty="No nodes are configured.",
-    )
+        _print(told, nodes, time.time())
+    if any("error" in worker for worker in told):
+        sys.exit(os.EX_TEMPFAIL)
 
 
-def _print_queues(workers: list[dict[str, Any]], now: float) -> None:
+async def _ask(shard: Any) -> dict[str, Any]:
+    from relay.control.protocol import ControlError
+
+    try:
+        answer: dict[str, Any] = await shard.call("status")
+    except ControlError as error:
+        return {"shard": shard.name, "running": shard.running, "error": str(error), "queues": [], "waiting": []}
+    return answer
+
+
+def _print(told: Sequence[dict[str, Any]], nodes: Sequence[dict[str, Any]], now: float) -> None:
+    up = [worker for worker in told if worker["running"] and "error" not in worker]
+    if up:
+        phase = "" if all(w["phase"] == "running" for w in up) else f" ({', '.join(sorted({w['phase'] for w in up}))})"
+        say(
+            f"relay {up[0]['version']} is running{phase}: {plural(len(up), 'worker')}, "
+            f"up {age(min(w['uptime_s'] for w in up))}; {plural(sum(w['sessions'] for w in up), 'client connection')}, "
+            f"{plural(sum(w['attempts'] for w in up), 'attempt')} to deliver"
+        )
+    elif not any("error" in worker for worker in told):
+        say("The relay is stopped; this is what its files say.")
+    for worker in told:
+        if "error" in worker:
+            say(worker["error"])
+        elif worker["unhealthy"]:
+            say(f"worker {worker['shard']} takes no mail: {worker['unhealthy']}")
+        elif up and not worker["running"]:
+            count = sum(row["queued"] + row["held"] + row["quarantined"] for row in worker["queues"])
+            if count:
+                say(f"shard {worker['shard']} has {plural(count, 'message')} and no worker")
+    say()
+    _print_queues(told, now)
+    _print_waiting(told, now)
+    say()
+    print_nodes(nodes, now)
+
+
+def _print_queues(told: Sequence[dict[str, Any]], now: float) -> None:
     totals: dict[tuple[str, str, str], Counter[str]] = {}
     oldest: dict[tuple[str, str, str], float] = {}
-    for worker in workers:
+    for worker in told:
         for row in worker["queues"]:
             key = (row["pool"], row["lane"], row["bridge"])
             totals.setdefault(key, Counter()).update({k: row[k] for k in ("queued", "held", "quarantined")})
@@ -80,79 +103,102 @@ def _print_queues(workers: list[dict[str, Any]], now: float) -> None:
     )
 
 
-def _print_waiting(workers: list[dict[str, Any]], now: float) -> None:
-    for worker in workers:
+def _print_waiting(told: Sequence[dict[str, Any]], now: float) -> None:
+    """What waits and why; what several workers say of the same nodes is said once."""
+    waits: dict[tuple[str, tuple[str, ...]], float] = {}
+    for worker in told:
         for row in worker["waiting"]:
-            click.echo(f"\npool {row['pool']} waits until {when(row['until'])} ({age(row['until'] - now)}):")
-            for why in row["why"]:
-                click.echo(f"  {why}")
+            key = (row["pool"], tuple(row["why"]))
+            waits[key] = min(waits.get(key, float("inf")), row["until"] or float("inf"))
+    for (pool, why), until in list(waits.items())[:SHOWN_WAITS]:
+        then = f"until {moment(until, now)}" if until != float("inf") else "for a free connection"
+        say(f"\nMail of pool {pool} waits {then}:")
+        for line in why:
+            say(wrapped(line, indent="    ", first="  "))
+    if len(waits) > SHOWN_WAITS:
+        say(f"\n… and {len(waits) - SHOWN_WAITS} more; --json has them all.")
 
 
-@click.command()
-@click.argument("message_id")
-@json_option
-@click.pass_obj
-def explain(config: str, message_id: str, as_json: bool) -> None:
-    """What happened to a message: each decision with why every node was taken or skipped, each answer."""
-
-    async def work() -> dict[str, Any] | None:
-        async with shards(config) as found:
-            told = [t for shard in found if (t := await shard.call("explain", message_id=message_id))]
-        if not told:
-            return None
-        # Every shard reads the histories of all: what several tell is one event.
-        events = {(event["at"], event["event"], event.get("node", "")): event for t in told for event in t["story"]}
-        story = sorted(events.values(), key=lambda event: event["at"])
-        return {"id": message_id, "now": next((t["now"] for t in told if t["now"]), None), "story": story}
-
-    told = run(work)
-    if told is None:
-        click.echo(
-            f"Nothing is known of {message_id}: it never came here, or its history was removed by age.", err=True
-        )
-        sys.exit(os.EX_DATAERR)
-    if as_json:
-        print_json(told)
-        return
-    for event in told["story"]:
-        data = {k: v for k, v in event.items() if k not in ("at", "event", "level", "id", "route")}
-        said = " ".join(f"{k}={_short(v)}" for k, v in data.items() if v not in ("", None, [], 0))
-        click.echo(f"{when(event['at'])}  {event['event']}  {said}")
-        for node, verdict, reason in event.get("route", ()):
-            click.echo(f"    {node}: {verdict}{f' ({reason})' if reason else ''}")
-    entry = told["now"]
-    if entry is None:
-        click.echo("now: done")
-    else:
-        click.echo(
-            f"now: {entry['standing']}, next look {when(entry['due'])}; {entry['reason'] or 'waits for its turn'}"
-        )
+def print_nodes(nodes: Sequence[dict[str, Any]], now: float) -> None:
+    """A row for each node, and below it, in words, why it takes nothing or what was wrong last."""
+    print_table(
+        ["node", "pool", "type", "state", "caps", "now", "delivered", "deferred", "refused"],
+        [
+            (
+                row["name"],
+                row["pool"],
+                row["type"],
+                state_of(row),
+                caps_of(row),
+                row.get("attempts", 0),
+                *(row["counts"].get(what, 0) for what in ("delivered", "deferred", "refused")),
+            )
+            for row in nodes
+        ],
+        empty="No nodes are configured.",
+    )
+    said = [(row["name"], why) for row in nodes if (why := _trouble(row, now))]
+    if said:
+        say()
+        wide = min(max(len(name) for name, _ in said), width() // 3)
+        for name, why in said:
+            say(wrapped(why, indent=" " * (wide + 2), first=f"{name.ljust(wide)}  "))
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, list):
-        head = ", ".join(str(v) for v in value[:5])
-        return f"[{head}{f' and {len(value) - 5} more' if len(value) > 5 else ''}]"
-    text = str(value)
-    return repr(text) if " " in text else text
+def state_of(row: dict[str, Any]) -> str:
+    """The state of a node in one word."""
+    if row["status"] == "active" and row["unavailable"]:
+        return "cooling"
+    return "drained" if row["status"] == "active" and not row["weight"] else str(row["status"])
+
+
+def caps_of(row: dict[str, Any]) -> str:
+    units = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86400.0: "day"}
+    return (
+        ", ".join(f"{c['used']}/{c['limit']} per {units.get(c['window_s'], age(c['window_s']))}" for c in row["caps"])
+        or "none"
+    )
+
+
+def _trouble(row: dict[str, Any], now: float) -> str:
+    if row["unavailable"]:
+        return str(row["unavailable"])
+    full = [cap["free_at"] for cap in row["caps"] if cap["free_at"]]
+    if full:
+        return f"full: room again {moment(max(full), now)}"
+    return f"last test: {row['test_status']}" if row["test_status"] not in ("", "ok") else ""
 
 
 @click.command()
 @click.pass_obj
 def healthcheck(config: str) -> None:
-    """Exit 0 when every worker runs and can take mail, else 69. For containers and load balancers."""
+    """Exit 0 when every worker runs and can take mail, else 69. For containers and load balancers.
+
+    Looks only at running workers and opens no file of the relay, so it can be called at any moment.
+    """
 
     async def work() -> list[str]:
-        async with shards(config) as found:
-            faults = []
-            for number, shard in enumerate(found):
-                if not shard.running:
-                    faults.append(f"worker {number} does not run")
-                elif reason := (await shard.call("status"))["unhealthy"]:
-                    faults.append(f"worker {number} takes no mail: {reason}")
-            return faults
+        from relay.control.protocol import ControlError
+
+        async with workers(config) as found:
+            if not found:
+                return [f"the relay of {config} does not run"]
+            faults, count = [], 0
+            for worker in found:
+                try:
+                    answer = await worker.call("status")
+                except ControlError as error:
+                    faults.append(str(error))
+                    continue
+                count = max(count, answer["workers"])
+                if answer["phase"] != "running":
+                    faults.append(f"worker {worker.name} is {answer['phase']}")
+                elif answer["unhealthy"]:
+                    faults.append(f"worker {worker.name} takes no mail: {answer['unhealthy']}")
+            missing = {str(n) for n in range(count)} - {worker.name for worker in found}
+            return faults + [f"worker {name} does not run" for name in sorted(missing)]
 
     faults = run(work)
     for fault in faults:
-        click.echo(fault, err=True)
+        say(fault, error=True)
     sys.exit(os.EX_UNAVAILABLE if faults else 0)

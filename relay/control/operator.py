@@ -6,37 +6,64 @@ where there is no dispatcher there is simply nothing in memory to take into acco
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from enum import StrEnum
 from typing import Any
 
 import relay
+from relay.control.outlook import Chance, Outlook, outlook
+from relay.control.protocol import UnknownName
+from relay.control.views import depth_row, health_row, meant_by, message_row, node_row, outlook_row
+from relay.control.views import selection as chosen_by
 from relay.delivery.dispatcher import Dispatcher
 from relay.delivery.keeper import HealthKeeper
 from relay.envelope import Message
+from relay.errors import SpoolError
 from relay.events import Events
 from relay.history import History
 from relay.outcome import Status
 from relay.pools import health as machine
-from relay.pools.health import NodeHealth, NodeStatus
+from relay.pools.health import NodeHealth
 from relay.pools.pool import Node, Pool
 from relay.router.disposition import describe
-from relay.spool import Depth, Entry, Selection, Spool, Standing
-from relay.state import Candidate, State
+from relay.router.selection import GateKey, gate_key
+from relay.schedule import RetryPolicy
+from relay.spool import Entry, Selection, Spool, Standing
+from relay.state import Candidate, State, Usage
 from relay.upstreams.base import Upstream
 
+TESTS_AT_ONCE = 16
 
-class UnknownName(Exception):
-    """An operator named something that is not in the configuration; the message says what exists."""
+
+class Stand(StrEnum):
+    """Where a message is, as far as an operator cares."""
+
+    DELIVERING = "delivering"  # with a node now
+    READY = "ready"  # due; waits for its turn, or for the relay to be started
+    WAITING = "waiting"  # until a known time, for a known reason
+    HELD = "held"
+    QUARANTINED = "quarantined"
+
+
+_Standing = tuple[Stand, float | None, str]
+"""Where a message is, until when (None: nobody knows), and why."""
 
 
 class Operator:
     """Args:
     drivers: by node name, for tests of nodes.
+    policy: tells when messages are given up.
     dispatcher, keeper: of a running worker; None when the relay is stopped.
     sessions: number of open client sessions in this process.
+    attempts: number of attempts with a node, by name, right now in this process.
+    phase: `starting`, `running` or `stopping`.
+    workers: how many processes the running relay has.
     """
 
     def __init__(
@@ -49,11 +76,16 @@ class Operator:
         pools: Mapping[str, Pool],
         drivers: Mapping[str, Upstream],
         events: Events,
+        policy: RetryPolicy,
         dispatcher: Dispatcher | None = None,
         keeper: HealthKeeper | None = None,
         sessions: Callable[[], int] = lambda: 0,
+        attempts: Callable[[str], int] = lambda _: 0,
         counters: Callable[[], Mapping[str, int]] = dict,
         reload: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+        phase: Callable[[], str] = lambda: "running",
+        workers: int = 1,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._shard = shard
         self._spool = spool
@@ -63,75 +95,80 @@ class Operator:
         self._nodes: dict[str, tuple[Pool, Node]] = {n.name: (p, n) for p in pools.values() for n in p.nodes}
         self._drivers = drivers
         self._events = events
+        self._policy = policy
         self._dispatcher = dispatcher
         self._keeper = keeper
         self._sessions = sessions
+        self._attempts = attempts
         self._counters = counters
         self._reload = reload
-        self._started = time.time()
+        self._phase = phase
+        self._workers = workers
+        self._clock = clock
+        self._started = clock()
 
     # Seeing
 
     async def status(self) -> dict[str, Any]:
+        """This shard: process, queues, and the classes of messages that wait. Cheap: asked every few seconds."""
         dispatcher = self._dispatcher
+        running = {name: count for name in self._nodes if (count := self._attempts(name))}
         return {
             "version": relay.__version__,
             "shard": self._shard,
             "pid": os.getpid() if dispatcher else None,
             "running": dispatcher is not None,
-            "uptime_s": round(time.time() - self._started, 1) if dispatcher else None,
+            "phase": self._phase() if dispatcher else "stopped",
+            "workers": self._workers if dispatcher else 0,
+            "uptime_s": round(self._clock() - self._started, 1) if dispatcher else None,
             "unhealthy": self._spool.unhealthy_reason(),
             "sessions": self._sessions(),
             "attempts": dispatcher.running if dispatcher else 0,
-            "queues": [_depth(depth) for depth in await self._spool.depths()],
-            "waiting": [asdict(waiting) for waiting in dispatcher.waiting()] if dispatcher else [],
+            "attempts_by_node": running,
+            "queues": [depth_row(depth) for depth in await self._spool.depths()],
+            "waiting": [
+                {"pool": waiting.pool, "until": waiting.until, "why": waiting.why}
+                for waiting in (dispatcher.waiting() if dispatcher else ())
+            ],
             "counters": dict(self._counters()),
         }
 
     async def nodes(self) -> list[dict[str, Any]]:
         """Every node with health, fill of its caps and counts. The shared state makes this the same in all workers."""
-        now = time.time()
+        now = self._clock()
         health = await self._state.health()
-        usage = await self._state.usage(
-            [Candidate(f"node:{node.name}", node.caps) for _, node in self._nodes.values()], now=now
-        )
+        usage = await self._usage([node for _, node in self._nodes.values()], now)
         totals: dict[str, dict[str, int]] = {}
         for key, count in (await self._state.counts()).items():
             row = totals.setdefault(key.node, {})
             row[key.what] = row.get(key.what, 0) + count
         return [
-            {
-                "name": node.name,
-                "pool": pool.name,
-                "type": node.type,
-                "weight": node.weight,
-                "priority": node.priority,
-                **_health(health.get(node.name, NodeHealth()), now),
-                "caps": [
-                    {
-                        "window_s": cap.window_s,
-                        "limit": cap.limit,
-                        "used": fill.used,
-                        "free_at": fill.free_at if fill.free_at > now else None,
-                    }
-                    for cap, fill in zip(node.caps, usage.get(f"node:{node.name}", ()), strict=False)
-                ],
-                "counts": totals.get(node.name, {}),
-            }
+            node_row(
+                pool,
+                node,
+                health.get(node.name, NodeHealth()),
+                usage.get(f"node:{node.name}", ()),
+                totals.get(node.name, {}),
+                now,
+            )
             for pool, node in self._nodes.values()
         ]
 
     async def entries(self, *, selection: Mapping[str, Any], limit: int = 100, after: str = "") -> list[dict[str, Any]]:
-        found = await self._spool.entries(_selection(selection), limit=limit, after=after)
-        return [self._entry(entry) for entry in found]
+        """A page of the queue by id, beginning above `after`."""
+        return await self._rows(await self._spool.entries(chosen_by(selection), limit=limit, after=after))
 
     async def show(self, *, message_id: str) -> dict[str, Any] | None:
-        """One message with its header section, or None."""
+        """One message with its header section, or None. A message whose content is damaged is shown without it."""
         entry = await self._spool.find(message_id)
         if entry is None:
             return None
-        content = await self._spool.content(message_id)
-        return {**self._entry(entry), "head": content.head.decode("utf-8", "replace")}
+        try:
+            head = (await self._spool.content(message_id)).head.decode("utf-8", "replace")
+        except SpoolError as error:
+            head = f"({error})"
+            entry = await self._spool.find(message_id) or entry
+        return {**(await self._rows([entry]))[0], "head": head}
 
     async def explain(self, *, message_id: str) -> dict[str, Any] | None:
         """The message's story and where it stands now, or None when this shard never saw it."""
@@ -140,51 +177,80 @@ class Operator:
             {"event": event.name, "at": event.at, "level": event.level, **event.data}
             for event in await self._history.story(message_id)
         ]
-        if entry is None and not story:
-            return None
-        return {"id": message_id, "now": self._entry(entry) if entry else None, "story": story}
+        if entry is None:
+            return {"id": message_id, "now": None, "story": story} if story else None
+        row = (await self._rows([entry]))[0]
+        row["gives_up_at"] = entry.message.received_at + self._policy.max_age_s
+        if row["state"] in (Stand.READY, Stand.WAITING):
+            at = max(self._clock(), entry.due)
+            row["outlook"] = outlook_row((await self._prospects(at))(entry.message), at)
+        return {"id": message_id, "now": row, "story": story}
 
     # Doing
 
-    async def retry(self, *, selection: Mapping[str, Any]) -> int:
-        count = await self._spool.retry(_selection(selection), now=time.time())
+    async def retry(self, *, selection: Mapping[str, Any]) -> dict[str, int]:
+        """Make messages due now. The result tells how many, and how many were left alone because a node has them."""
+        chosen = chosen_by(selection)
+        async with self._acting(chosen):
+            count = await self._spool.retry(chosen, now=self._clock())
+            busy = await self._delivering(chosen)
         if self._dispatcher:
             self._dispatcher.changed()
-        return count
+        return {"changed": count, "delivering": busy}
 
-    async def hold(self, *, selection: Mapping[str, Any], reason: str) -> int:
-        await self._give_back(selection)
-        return await self._spool.hold(_selection(selection), reason=reason)
+    async def hold(self, *, selection: Mapping[str, Any], reason: str) -> dict[str, int]:
+        chosen = chosen_by(selection)
+        async with self._acting(chosen):
+            count = await self._spool.hold(chosen, reason=reason)
+            return {"changed": count, "delivering": await self._delivering(chosen)}
 
-    async def drop(self, *, selection: Mapping[str, Any], by: str) -> int:
-        await self._give_back(selection)
-        dropped = await self._spool.drop(_selection(selection))
+    async def drop(self, *, selection: Mapping[str, Any], by: str) -> dict[str, int]:
+        chosen = chosen_by(selection)
+        async with self._acting(chosen):
+            dropped = await self._spool.drop(chosen)
+            busy = await self._delivering(chosen)
         for message in dropped:
             self._events.message_dropped(message.id, by=by)
-        return len(dropped)
+        return {"changed": len(dropped), "delivering": busy}
 
-    async def node_test(self, *, name: str) -> dict[str, Any]:
-        """Connect with the real transport; on a running relay the result also decides the node's health."""
-        self._known(name)
-        probe = await (self._keeper.test(name) if self._keeper else self._drivers[name].probe())
-        well = probe.outcome.status is Status.DELIVERED
-        return {"name": name, "ok": well, "answer": describe(probe.outcome), "steps": list(probe.steps)}
+    async def node_test(self, *, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Connect to these nodes (none named: all) with the real transport; on a running relay the results also decide
+        their health."""
+        for name in names:
+            self._known(name)
+        places = asyncio.Semaphore(TESTS_AT_ONCE)
+
+        async def test(name: str) -> dict[str, Any]:
+            async with places:
+                probe = await (self._keeper.test(name) if self._keeper else self._drivers[name].probe())
+            well = probe.outcome.status is Status.DELIVERED
+            return {"name": name, "ok": well, "answer": describe(probe.outcome), "steps": list(probe.steps)}
+
+        return await asyncio.gather(*(test(name) for name in names or self._nodes))
 
     async def node_pause(self, *, name: str, reason: str, by: str, until: float = 0.0) -> dict[str, Any]:
         pool, _ = self._known(name)
-        now = time.time()
+        now = self._clock()
         after = await self._state.update_health(
             name, lambda h: machine.pause(h, now, by=by, reason=reason, until=until)
         )
         self._events.node_paused(node=name, pool=pool.name, by=by, reason=reason, until=until)
-        return {"name": name, **_health(after, now)}
+        return {"name": name, **health_row(after, now)}
 
     async def node_resume(self, *, name: str, by: str) -> dict[str, Any]:
         pool, _ = self._known(name)
-        now = time.time()
-        after = await self._state.update_health(name, lambda h: machine.resume(h, now))
-        self._events.node_resumed(node=name, pool=pool.name, by=by)
-        return {"name": name, **_health(after, now)}
+        now = self._clock()
+        before = NodeHealth()
+
+        def change(health: NodeHealth) -> NodeHealth:
+            nonlocal before
+            before = health
+            return machine.resume(health, now)
+
+        after = await self._state.update_health(name, change)
+        if after != before:
+            self._events.node_resumed(node=name, pool=pool.name, by=by)
+        return {"name": name, "was": health_row(before, now)["unavailable"], **health_row(after, now)}
 
     async def reload(self) -> dict[str, Any]:
         """Read the configuration again. Raises ConfigError, with nothing changed, when it does not validate."""
@@ -197,79 +263,85 @@ class Operator:
             raise UnknownName(f"no node is called {name!r}; there are: {', '.join(sorted(self._nodes)) or 'none'}")
         return self._nodes[name]
 
-    async def _give_back(self, selection: Mapping[str, Any]) -> None:
+    async def _usage(self, nodes: Sequence[Node], now: float) -> Mapping[str, Sequence[Usage]]:
+        return await self._state.usage([Candidate(f"node:{node.name}", node.caps) for node in nodes], now=now)
+
+    @contextlib.asynccontextmanager
+    async def _acting(self, chosen: Selection) -> AsyncIterator[None]:
         """Jobs in memory count as leased; those that only wait are returned first so that the operator reaches them."""
-        if self._dispatcher:
-            found = await self._spool.entries(_selection(selection), limit=1_000_000)
-            await self._dispatcher.forget({entry.message.id for entry in found if entry.leased})
+        if self._dispatcher is None:
+            yield
+            return
+        async with self._dispatcher.set_aside(meant_by(chosen)):
+            yield
 
-    def _entry(self, entry: Entry) -> dict[str, Any]:
-        reason = entry.reason
-        until = entry.due
-        if self._dispatcher and entry.standing is Standing.QUEUED:
-            for waiting in self._dispatcher.waiting():
-                if waiting.pool == entry.message.pool and not entry.leased and entry.due <= time.time():
-                    until = waiting.until
-                    reason = reason or "; ".join(waiting.why)
-        return {
-            **_message(entry.message),
-            "standing": entry.standing,
-            "due": until,
-            "reason": reason,
-            "leased": entry.leased,
-        }
+    async def _delivering(self, chosen: Selection) -> int:
+        """How many of the selected are with a node now."""
+        busy = frozenset(self._dispatcher.at_work) if self._dispatcher else frozenset()
+        ids = tuple(busy.intersection(chosen.ids) if chosen.ids else busy)
+        return len(await self._spool.entries(replace(chosen, ids=ids), limit=len(ids))) if ids else 0
+
+    async def _prospects(self, at: float) -> Callable[[Message], Outlook]:
+        """What the router would say about messages at a time. Asked once for each class of them: see `gate_key`."""
+        health = await self._state.health()
+        usage = await self._usage([node for _, node in self._nodes.values()], self._clock())
+        known: dict[GateKey, Outlook] = {}
+
+        def look(message: Message) -> Outlook:
+            pool = self._pools.get(message.pool)
+            if pool is None:
+                return outlook(message, None, health=health, usage=usage, at=at)
+            key = gate_key(message, pool)
+            found = known.get(key)
+            if found is None:
+                found = known[key] = outlook(message, pool, health=health, usage=usage, at=at)
+            return found
+
+        return look
+
+    async def _rows(self, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+        now = self._clock()
+        stands = [self._stand(entry, now) for entry in entries]
+        if any(state is Stand.READY for state, _, _ in stands):
+            look = await self._prospects(now)
+            stands = [
+                _expected(look(entry.message), stand) if stand[0] is Stand.READY else stand
+                for entry, stand in zip(entries, stands, strict=True)
+            ]
+        return [
+            {
+                **message_row(entry.message),
+                "standing": entry.standing,
+                "state": state,
+                "due": until,
+                "reason": reason,
+                "leased": entry.leased,
+            }
+            for entry, (state, until, reason) in zip(entries, stands, strict=True)
+        ]
+
+    def _stand(self, entry: Entry, now: float) -> _Standing:
+        """Where a message is, as far as memory and spool tell."""
+        match entry.standing:
+            case Standing.HELD:
+                return Stand.HELD, None, entry.reason
+            case Standing.QUARANTINED:
+                return Stand.QUARANTINED, None, entry.reason
+            case Standing.QUEUED:
+                pass
+        dispatcher = self._dispatcher
+        if dispatcher is not None and entry.message.id in dispatcher.at_work:
+            return Stand.DELIVERING, entry.due, "with a node now"
+        if entry.due > now:
+            return Stand.WAITING, entry.due, entry.reason
+        waits = dispatcher.waits(entry.message) if dispatcher else None
+        if waits is None:
+            # What it waited for last is over; what it was answered last is still worth knowing.
+            return Stand.READY, entry.due, entry.reason if entry.message.attempts else ""
+        until = waits.until if math.isfinite(waits.until) else None
+        return Stand.WAITING, until, "; ".join(waits.why) or "every node that could take it has all connections in use"
 
 
-def _selection(raw: Mapping[str, Any]) -> Selection:
-    standing = raw.get("standing")
-    return Selection(
-        ids=tuple(raw.get("ids", ())),
-        pool=raw.get("pool", ""),
-        bridge=raw.get("bridge", ""),
-        standing=Standing(standing) if standing else None,
-        text=raw.get("text", ""),
-    )
-
-
-def _message(message: Message) -> dict[str, Any]:
-    return {
-        "id": message.id,
-        "bridge": message.bridge,
-        "pool": message.pool,
-        "lane": message.lane,
-        "sender": message.sender,
-        "recipients": [
-            {"address": r.address, "status": r.status, "code": r.code, "text": r.text, "node": r.node}
-            for r in message.recipients
-        ],
-        "subject": message.facts.subject,
-        "received_at": message.received_at,
-        "size": message.size,
-        "attempts": message.attempts,
-        "campaign": message.campaign,
-    }
-
-
-def _depth(depth: Depth) -> dict[str, Any]:
-    return {
-        "pool": depth.key.pool,
-        "lane": depth.key.lane,
-        "bridge": depth.key.bridge,
-        "queued": depth.queued,
-        "held": depth.held,
-        "quarantined": depth.quarantined,
-        "next_due": depth.next_due,
-        "oldest": depth.oldest,
-    }
-
-
-def _health(health: NodeHealth, now: float) -> dict[str, Any]:
-    unavailable = machine.is_available(health, now)
-    return {
-        "status": NodeStatus.ACTIVE if unavailable is None and health.status is NodeStatus.PAUSED else health.status,
-        "unavailable": unavailable,
-        "test_status": health.test_status,
-        "since": health.since or None,
-        "next_check": health.next_check or None,
-        "cool_until": health.cool_until if health.cool_until > now else None,
-    }
+def _expected(found: Outlook, stand: _Standing) -> _Standing:
+    """A message that is due and that nothing was found to keep back: what it will hear when it is asked."""
+    return stand if found.chance is Chance.GOES else (Stand.WAITING, found.until, found.reason)
