@@ -15,7 +15,7 @@ Rules:
   checkpoint.
 - A full disk is not a fault of the file: the group gets `StoreFull` and the next one is tried afresh.
 
-Several processes may share one file; `BEGIN IMMEDIATE` takes turns.
+Several processes may share one file; they take turns.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import queue
 import sqlite3
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -35,7 +34,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
 from relay.errors import RelayError
-from relay.store_faults import StoreBusy, StoreFailed, StoreFull, code_of, fault_of
+from relay.file_turn import FileTurn
+from relay.store_faults import StoreBusy, StoreFailed, StoreFull, fault_of
 
 __all__ = ["Batch", "Committer", "GroupCommit", "StoreBusy", "StoreFailed", "StoreFull", "Ticket"]
 
@@ -142,6 +142,7 @@ class GroupCommit:
         synchronous: FULL is needed for a promise that outlives a power cut; NORMAL and OFF for what may be lost.
         busy_timeout_s: how long another process may hold the file.
         page_size: octets; only counts for a new file.
+        shared: other processes write the same file; they take turns (`file_turn`).
         committer: stands in for COMMIT in tests.
     """
 
@@ -156,9 +157,11 @@ class GroupCommit:
         max_bytes: int = MAX_BYTES,
         checkpoint_bytes: int = CHECKPOINT_BYTES,
         page_size: int = 4096,
+        shared: bool = False,
         committer: Committer | None = None,
     ) -> None:
         self._path = path
+        self._turn = FileTurn(path.with_name(f"{path.name}.lock"), busy_timeout_s) if shared else None
         self._migrate = migrate
         self._synchronous = synchronous
         self._busy_timeout_s = busy_timeout_s
@@ -292,7 +295,11 @@ class GroupCommit:
             self._tell(_deliver, self._commit(connection, group))
             self._fold_log(connection, len(group))
             group = self._take()
-        self._close_files(connection)
+        with contextlib.suppress(StoreBusy), self._our_turn():
+            self._close_files(connection)
+        self._close_files(connection)  # the turn did not come: better without it than never
+        if self._turn is not None:
+            self._turn.close()
         self._tell(self._ended.set_result, None)
 
     def _tell(self, callback: Callable[..., object], *args: object) -> None:
@@ -320,47 +327,37 @@ class GroupCommit:
         if self._failure and self._failure != "closed":
             return [(item, None, StoreFailed(self._failure)) for item in group]
         try:
+            with self._our_turn():
+                return self._transact(connection, group)
+        except Exception as error:
+            fault = self._named(fault_of(error) or StoreFailed(str(error)))
+            if isinstance(fault, StoreFailed):
+                self._failure = str(fault)
+            # An exception each: one object raised in many tasks would gather all their tracebacks.
+            return [(item, None, _another(fault)) for item in group]
+
+    def _transact(self, connection: sqlite3.Connection, group: list[Ticket]) -> _Told:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
             try:
-                self._begin(connection)
                 told = _run_together(connection, group)
             except Exception as error:
                 if fault_of(error) is not None:
                     raise
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                self._begin(connection)
+                connection.execute("BEGIN IMMEDIATE")
                 told = [_run_apart(connection, item) for item in group]
             self._committer(partial(_execute_commit, connection))
-        except Exception as error:
-            fault = self._named(fault_of(error) or StoreFailed(str(error)))
-            if isinstance(fault, StoreFailed):
-                self._failure = str(fault)
+        except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-            # An exception each: one object raised in many tasks would gather all their tracebacks.
-            return [(item, None, _another(fault)) for item in group]
+            raise
         return told
 
-    def _begin(self, connection: sqlite3.Connection) -> None:
-        """BEGIN IMMEDIATE, waiting for other processes. SQLite's own back-off sleeps up to 100 ms between looks,
-        many times longer than anybody holds the file; ours stays near the length of a commit."""
-        give_up = None
-        pause_s = 0.0002
-        while True:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if code_of(error) != sqlite3.SQLITE_BUSY:
-                    raise
-                now = time.monotonic()
-                give_up = give_up or now + self._busy_timeout_s
-                if now >= give_up:
-                    raise
-                time.sleep(pause_s)
-                pause_s = min(pause_s * 1.5, 0.005)
-            else:
-                return
+    def _our_turn(self) -> contextlib.AbstractContextManager[None]:
+        return self._turn or contextlib.nullcontext()
 
     def _fold_log(self, connection: sqlite3.Connection, operations: int) -> None:
         """Checkpoint when the log has grown enough; after the group was told, so that nobody waits for it."""
@@ -369,8 +366,9 @@ class GroupCommit:
             return
         self._log_bytes = 0
         try:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except sqlite3.Error as error:
+            with self._our_turn():
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except (sqlite3.Error, StoreBusy) as error:
             fault = self._named(fault_of(error))
             if isinstance(fault, StoreFailed):
                 self._failure = str(fault)
@@ -385,30 +383,33 @@ class GroupCommit:
             check_same_thread=False,
         )
         try:
-            connection.execute(f"PRAGMA page_size={self._page_size:d}")
-            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(f"PRAGMA synchronous={self._synchronous}")
-            # Debian builds SQLite to overwrite what is deleted, which would log every removed body once more.
-            connection.execute("PRAGMA secure_delete=OFF")
-            connection.execute("PRAGMA temp_store=MEMORY")
-            connection.execute("PRAGMA cache_size=-16384")
-            # Ours runs first (`_fold_log`); this one is the net below it.
-            connection.execute(f"PRAGMA wal_autocheckpoint={8 * self._checkpoint_bytes // self._page_size:d}")
-            connection.execute(f"PRAGMA journal_size_limit={4 * self._checkpoint_bytes:d}")
-            self._begin(connection)
-            try:
-                self._migrate(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            connection.execute("PRAGMA busy_timeout=0")
+            with self._our_turn():
+                self._prepare(connection)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA page_size={self._page_size:d}")
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={self._synchronous}")
+        # Debian builds SQLite to overwrite what is deleted, which would log every removed body once more.
+        connection.execute("PRAGMA secure_delete=OFF")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute("PRAGMA cache_size=-16384")
+        # Ours runs first (`_fold_log`); this one is the net below it.
+        connection.execute(f"PRAGMA wal_autocheckpoint={8 * self._checkpoint_bytes // self._page_size:d}")
+        connection.execute(f"PRAGMA journal_size_limit={4 * self._checkpoint_bytes:d}")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._migrate(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
 
     def _open_reader(self) -> sqlite3.Connection:
         reader = sqlite3.connect(
@@ -423,7 +424,7 @@ class GroupCommit:
         return reader
 
     def _close_files(self, writer: sqlite3.Connection) -> None:
-        """The last to close checkpoints. A latched store must not: the read-only one goes last and cannot."""
+        """Safe to call twice. The last to close checkpoints; a latched store must not: there the reader goes last."""
         reader, self._reader = self._reader, None
         order = [writer, reader] if self._failure not in ("", "closed") else [reader, writer]
         for connection in order:

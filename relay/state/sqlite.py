@@ -99,7 +99,7 @@ class SqliteState:
         Raises:
             StateUnavailable: the file cannot be used, or was written by a newer version.
         """
-        commit = GroupCommit(path, migrate=_migrate, synchronous="FULL")
+        commit = GroupCommit(path, migrate=_migrate, synchronous="FULL", shared=True)
         try:
             await commit.start()
         except TROUBLE as error:
