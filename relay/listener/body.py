@@ -28,6 +28,8 @@ MAX_PIECES = 1000
 """A body may come in packets of one octet: each would cost forty octets until it is written."""
 
 _FIELD_START = re.compile(rb"[!-9;-~]+[ \t]*:")
+_MAILBOX_LINE = re.compile(rb">?From (?![ \t]*:)[^\r\n]*\r\n(?=[!-9;-~]+[ \t]*:)")
+"""What separates messages in a mailbox file (RFC 4155); scripts that feed such files send it along."""
 _SIGNATURE = re.compile(rb"^dkim-signature[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _STUFFED = re.compile(rb"\r\n\.")
 _FOLDED = re.compile(rb"\r\n[ \t]")
@@ -208,10 +210,13 @@ class BodyScanner:
         """Divide what is gathered into header section and body.
 
         Content whose first line is no header field is all body: devices send such mail, and a first line of text
-        taken for a header would be lost or worse.
+        taken for a header would be lost or worse. The separator line of a mailbox file before the first field is no
+        part of the message and goes: it would make a body of the whole header section, here or at the next server.
         """
         limits = self._limits
         content = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        if (separator := _MAILBOX_LINE.match(content)) is not None:
+            content = content[separator.end() :]
         if content.startswith(b"\r\n"):
             head, body = b"", content[2:]
         elif content and _FIELD_START.match(content) is None:
