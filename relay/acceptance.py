@@ -143,7 +143,8 @@ class Acceptance:
             return await self._withdraw(message, lease)
         self._tell(message, submission, prepared)
         if lease is not None:
-            self._dispatcher.offer(lease, content)
+            # A body file has moved into the spool under another name; only the spool knows where it lies now.
+            self._dispatcher.offer(lease, content if isinstance(content.body, bytes) else None)
         else:
             self._dispatcher.stored(message)
         return Reply(250, "2.0.0", f"Ok: queued as {message_id}")

@@ -134,8 +134,8 @@ class Dispatcher:
             and not self._queue.is_closed(self._gate(message))
         )
 
-    def offer(self, lease: Lease, content: Content) -> None:
-        """Start on a message that was just stored with its first attempt begun."""
+    def offer(self, lease: Lease, content: Content | None) -> None:
+        """Start on a message that was just stored with its first attempt begun; `content` spares a read."""
         message = lease.message
         self._queue.push(Job(queue_key(message), self._gate(message), lease, begun=True, content=content))
         self._pump()
