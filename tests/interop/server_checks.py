@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.interop.gateway import Certificates
-from tests.interop.samples import assert_passed_on, assert_stamped, fields, message, unix
+from tests.interop.keys import Records, make_keys, verifies
+from tests.interop.samples import BODY, assert_passed_on, assert_stamped, fields, message, unix
 from tests.interop.servers.base import DOMAIN, PASSWORD, SMALL, USER, Server
 from tests.interop.wiretap import Wiretap
 from tests.scenario.harness import Relay, base_config, free_port, wait_for
@@ -44,6 +45,7 @@ class Rig:
         config["bridges"] = [
             {"name": name, "pool": name, "credentials": [{"username": name, "password": "secret"}]} for name in nodes
         ]
+        config["dkim"], self.records = make_keys(folder)
         self.relay = Relay(folder, config, port)
 
     def _nodes(self, server: Server, certificates: Certificates) -> dict[str, dict[str, Any]]:
@@ -128,6 +130,14 @@ def at(name: str) -> str:
     return f"{name}@{DOMAIN}"
 
 
+def assert_signatures_verify(stored: bytes, records: Records) -> None:
+    """RSA and Ed25519, with the trace of the server on top and its line ends made those of the wire again."""
+    content = stored.replace(b"\n", b"\r\n")
+    assert [re.search(rb"s=([a-z]+)", value)[1] for value in fields(content, "DKIM-Signature")] == [b"rsa", b"ed"]
+    assert verifies(content, 0, records)
+    assert verifies(content, 1, records)
+
+
 def report_of(rig: Rig, sender: str) -> bytes:
     """The report in the sender's mailbox."""
     return rig.server.wait_stored(sender)[0]
@@ -202,6 +212,17 @@ class ServerChecks:
         assert re.search(rb"(?i)Original-Envelope-Id: QQ\+(2B)?314159", report)
         assert re.search(rb"(?i)Original-Recipient: rfc822; ?was\+(2B)?1@" + DOMAIN.encode(), report)
         assert re.search(rb"(?i)Action: (delivered|relayed)", report)
+
+    def test_signatures_verify_in_the_mailbox(self, rig: Rig):
+        """Also of what was made to fit: the signature is over what left."""
+        for name, body in {
+            "signed-as-is": BODY,
+            "signed-long": b"word " * 1000 + b"\r\n",
+            "signed-dots": b".\r\n..\r\n",
+            "signed-blank": b"x \r\n\r\n\r\n",
+        }.items():
+            rig.submit("plain", "a@acme.example", [at(name)], message(name, body=body))
+            assert_signatures_verify(rig.server.wait_stored(at(name))[0], rig.records)
 
     def test_dots_and_odd_endings_survive(self, rig: Rig):
         for name, body in {

@@ -9,7 +9,16 @@ import pytest
 from tests.interop.gateway import Certificates
 from tests.interop.programs import ROOT, needs
 from tests.interop.samples import BODY, assert_stamped, message, unix
-from tests.interop.server_checks import Rig, ServerChecks, at, decoded, report_of, running, waits_between
+from tests.interop.server_checks import (
+    Rig,
+    ServerChecks,
+    assert_signatures_verify,
+    at,
+    decoded,
+    report_of,
+    running,
+    waits_between,
+)
 from tests.interop.servers.postfix import Postfix
 
 pytestmark = [pytest.mark.interop, pytest.mark.scenario, needs("postfix"), needs("saslpasswd2"), needs("root")]
@@ -27,6 +36,7 @@ class TestPostfix(ServerChecks):
         stored = rig.server.wait_stored(at("old"))[0]
         assert_stamped(stored, rig.pools["old"])
         assert decoded(stored) == unix(BODY).decode()
+        assert_signatures_verify(stored, rig.records)
         said = rig.taps["old"].transaction(at("old"))
         assert said.mail == "MAIL FROM:<a@acme.example>"
         assert said.content.isascii()
