@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from relay.app.site import Site, site_of
 from relay.config.load import Loaded
 from relay.control.client import RemoteShard, Shard, connect, open_shards
+from relay.process.run_lock import running_process
 from relay.spool.sqlite_claim import shards as shards_in
 
 if TYPE_CHECKING:
@@ -44,9 +45,7 @@ async def open_relay(path: Path, loaded: Loaded, *, lasting: bool = False) -> As
     async with AsyncExitStack() as stack:
         stopped = _Stopped(site, path, loaded, stack, lasting)
         names = all_shards(site)
-        yield await stack.enter_async_context(
-            open_shards(site.directory, names, stopped.open, partial(_owner, site.directory))
-        )
+        yield await stack.enter_async_context(open_shards(site.directory, names, stopped.open, partial(_owner, site)))
 
 
 @asynccontextmanager
@@ -70,8 +69,14 @@ def all_shards(site: Site) -> list[str]:
     return list(names)
 
 
-def _owner(directory: Path, shard: str) -> int | None:
-    return next((found.owner for found in shards_in(directory) if found.name == shard), None)
+def _owner(site: Site, shard: str) -> int | None:
+    """Who works on a shard: the process that has it open, or the relay whose worker for it restarts just now."""
+    there = next((found for found in shards_in(site.directory) if found.name == shard), None)
+    if there is None:
+        return None  # never made: there is nothing to keep apart
+    if there.owner is None and shard in site.shards:
+        return running_process(site.directory)
+    return there.owner
 
 
 class _Stopped:

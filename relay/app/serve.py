@@ -16,6 +16,7 @@ from relay.app.worker import Worker
 from relay.errors import ConfigError, RelayError
 from relay.logs.log import LogSettings, configure
 from relay.process.listen_sockets import ListenAddress, bind_all, inherited_sockets
+from relay.process.run_lock import AlreadyRunning, RunLock
 from relay.process.supervisor import Supervisor, WorkerContext
 
 
@@ -24,12 +25,16 @@ def serve(settings: Settings) -> int:
     try:
         settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         settings.state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        RunLock(settings.directory)
         settings.signer()
         for listener in settings.config.listeners:
             settings.tls_context(listener)
         addresses = [ListenAddress(*listener.bind) for listener in settings.config.listeners]
         sockets = bind_all(addresses, settings.workers, inherited=inherited_sockets())
         log_settings = replace(settings.log, redact_key=_redact_key(settings))
+    except AlreadyRunning as error:
+        sys.stderr.write(f"relay: {error}\n")
+        return os.EX_UNAVAILABLE
     except (ConfigError, OSError) as error:
         sys.stderr.write(f"relay: {error}\n")
         return os.EX_CONFIG

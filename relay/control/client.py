@@ -143,8 +143,8 @@ async def _open(
         if time.monotonic() >= give_up_at:
             who = f"process {owner}" if owner else "another process"
             raise TryAgain(
-                f"{who} holds shard {shard} in {directory} and listens on no control socket: the relay is starting or "
-                "stopping, or another command is at work; try again, and see its log"
+                f"worker {shard} does not listen, and {who} holds {directory}: the relay is starting, stopping or "
+                "restarting after a crash, or another command is at work; try again, and see its log"
             )
         await asyncio.sleep(LOOK_AGAIN_S)
 

@@ -22,7 +22,7 @@ from relay.control.protocol import UnknownName
 from relay.control.views import depth_row, health_row, meant_by, message_row, node_row, outlook_row
 from relay.control.views import selection as chosen_by
 from relay.delivery.dispatcher import Dispatcher
-from relay.delivery.keeper import HealthKeeper
+from relay.delivery.keeper import TICK_S, HealthKeeper
 from relay.envelope import Message
 from relay.errors import SpoolError
 from relay.events import Events
@@ -235,6 +235,7 @@ class Operator:
             name, lambda h: machine.pause(h, now, by=by, reason=reason, until=until)
         )
         self._events.node_paused(node=name, pool=pool.name, by=by, reason=reason, until=until)
+        await self._known_everywhere()
         return {"name": name, **health_row(after, now)}
 
     async def node_resume(self, *, name: str, by: str) -> dict[str, Any]:
@@ -250,6 +251,7 @@ class Operator:
         after = await self._state.update_health(name, change)
         if after != before:
             self._events.node_resumed(node=name, pool=pool.name, by=by)
+            await self._known_everywhere()
         return {"name": name, "was": health_row(before, now)["unavailable"], **health_row(after, now)}
 
     async def reload(self) -> dict[str, Any]:
@@ -257,6 +259,11 @@ class Operator:
         return await self._reload() if self._reload else {}
 
     # Helpers
+
+    async def _known_everywhere(self) -> None:
+        """All workers look for changes of health in this rhythm; an order is carried out when the command ends."""
+        if self._dispatcher:
+            await asyncio.sleep(2 * TICK_S)
 
     def _known(self, name: str) -> tuple[Pool, Node]:
         if name not in self._nodes:
