@@ -106,7 +106,7 @@ class Worker:
                 self._context.ready()
                 await self._stop.wait()
                 self._phase = "stopping"
-                failed = bool(self.spool.unhealthy_reason())
+                failed = bool(self.spool.broken_reason())
                 await self._drain()
                 for task in background:
                     task.cancel()
@@ -337,8 +337,12 @@ class Worker:
         """A store that failed an fsync cannot be believed again: end, so that a fresh process opens it anew (R03)."""
         while True:
             await asyncio.sleep(0.5)
-            if self.spool.unhealthy_reason():
-                self.events.fault(where="spool", error=f"{self.spool.unhealthy_reason()}; this worker restarts")
+            if await self.spool.relieve():
+                self.events.fault(
+                    where="spool", error="the disk is full; its reserve is given up for what was accepted"
+                )
+            if self.spool.broken_reason():
+                self.events.fault(where="spool", error=f"{self.spool.broken_reason()}; this worker restarts")
                 self._stop.set()
                 return
 

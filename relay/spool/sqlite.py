@@ -249,6 +249,11 @@ class SqliteSpool:
     async def drop(self, selection: Selection) -> list[Message]:
         return await operator.drop(self._core, selection)
 
+    def broken_reason(self) -> str:
+        """Why only a fresh process could go on with these files, or empty. A disk that is merely full is no such
+        reason."""
+        return self._core.group.failure
+
     def unhealthy_reason(self) -> str:
         return self._core.group.failure or self._core.stuck
 
@@ -256,6 +261,17 @@ class SqliteSpool:
         """Why a message of `size` octets would be refused for lack of room now, or empty. At most one statvfs a
         second: hot path."""
         return self._core.room.full_reason(self._core.tallies.messages, self._core.tallies.size, size)
+
+    async def relieve(self) -> bool:
+        """Give up the reserve when the disk is full to the last blocks. For a ticker.
+
+        A write of this spool does so by itself; but permits and health have files of their own on the same disk, and
+        where they cannot be written no message gets as far as a write of the spool.
+
+        Returns:
+            True when it was given up just now.
+        """
+        return await self._core.in_files(self._core.room.relieve)
 
 
 def _without_row(names: list[str], connection: sqlite3.Connection) -> list[str]:

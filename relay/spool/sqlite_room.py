@@ -18,6 +18,10 @@ LOOK_EVERY_S = 1.0
 """Age at which the free-space figure is stale. A gigabit line writes 120 MB in that time, half the usual `min_free`."""
 
 
+CRAMPED_BYTES = 2**20
+"""Free space at which a small write can be expected to fail: a page or two for each store that shares the disk."""
+
+
 class Room:
     """Room of one shard.
 
@@ -91,6 +95,14 @@ class Room:
             self._given_up = False
         except OSError:
             self._given_up = True
+
+    def relieve(self) -> bool:
+        """Give up the ballast when the disk is full to the last blocks, although no write of ours has failed yet."""
+        try:
+            cramped = self._disk.free_bytes(self._directory) < CRAMPED_BYTES
+        except OSError:
+            return False
+        return cramped and self.give_up_ballast()
 
     def give_up_ballast(self) -> bool:
         """Free the reserve so that outcomes can be written. False when it has gone already."""

@@ -416,6 +416,25 @@ async def test_on_a_full_disk_the_ballast_makes_room_for_outcomes(
     await spool.close()
 
 
+async def test_the_last_blocks_of_a_disk_bring_the_ballast_back_to_it(
+    tmp_path: Path, disk: FaultyDisk, commits: Commits
+) -> None:
+    """The stores beside the spool need room as well, before any write of the spool has failed."""
+    spool = SqliteSpool(folder_of(tmp_path), disk=disk, committer=commits, min_free=10, ballast_bytes=100_000)
+    await spool.start()
+    ballast = folder_of(tmp_path) / "ballast-0"
+    disk.free = 2 * 2**20
+    assert not await spool.relieve()
+    assert ballast.exists()
+    disk.free = 4096
+    assert await spool.relieve()
+    assert not ballast.exists()
+    assert not await spool.relieve(), "said once"
+    with pytest.raises(SpoolFull):
+        await spool.store(message(), CONTENT, lease=False)
+    await spool.close()
+
+
 async def test_sqlite_itself_running_out_of_pages_is_full_not_broken(open_spool: Opener) -> None:
     spool = await open_spool()
 
