@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from relay.app.site import Site, site_of
 from relay.config.load import Loaded
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from relay.app.settings import Settings
     from relay.control.operator import Operator
     from relay.state import State
+    from relay.upstreams.base import Upstream
 
 _SOCKET = re.compile(r"control-([A-Za-z0-9_]{1,40})\.sock")
 
@@ -88,7 +89,7 @@ class _Stopped:
         self._loaded = loaded
         self._stack = stack
         self._lasting = lasting
-        self._parts: tuple[Settings, State, dict[str, Any]] | None = None
+        self._parts: tuple[Settings, Mapping[str, Upstream], State] | None = None
 
     @asynccontextmanager
     async def open(self, shard: str) -> AsyncIterator[Operator]:
@@ -100,7 +101,7 @@ class _Stopped:
         from relay.spool.sqlite import SqliteSpool
 
         directory = self._site.directory
-        _become_owner(directory)
+        settings, drivers, state = self._parts or await self._shared()
         async with AsyncExitStack() as stack:
             spool: SqliteSpool | MemorySpool = MemorySpool()
             history = SqliteHistory(directory, shard=shard)
@@ -110,7 +111,6 @@ class _Stopped:
                 stack.push_async_callback(spool.close)
                 await history.start()  # without it nothing is written, and the stories can be read all the same
                 stack.push_async_callback(history.close)
-            settings, state, drivers = await self._shared()
             yield Operator(
                 shard=shard,
                 spool=spool,
@@ -122,26 +122,26 @@ class _Stopped:
                 policy=settings.retry,
             )
 
-    async def _shared(self) -> tuple[Settings, State, dict[str, Any]]:
-        if self._parts is None:
-            import random
+    async def _shared(self) -> tuple[Settings, Mapping[str, Upstream], State]:
+        import random
 
-            from relay.app.drivers import make_drivers
-            from relay.app.settings import Settings
-            from relay.state.memory import MemoryState
-            from relay.state.sqlite import SqliteState
+        from relay.app.drivers import make_drivers
+        from relay.app.settings import Settings
+        from relay.state.memory import MemoryState
+        from relay.state.sqlite import SqliteState
 
-            settings = Settings(self._path, self._loaded)
-            file = self._site.state_directory / "state.db"
-            state: State = MemoryState()
-            if self._lasting or file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                state = await SqliteState.open(file, clock=time.time)
-                self._stack.push_async_callback(state.close)
-            drivers = make_drivers(settings, rng=random.Random())
-            for driver in drivers.values():
-                self._stack.push_async_callback(driver.close)
-            self._parts = settings, state, drivers
+        settings = Settings(self._path, self._loaded)
+        drivers = make_drivers(settings, rng=random.Random())
+        for driver in drivers.values():
+            self._stack.push_async_callback(driver.close)
+        _become_owner(self._site.directory)  # all is imported: the other user might not be able to read our code
+        file = self._site.state_directory / "state.db"
+        state: State = MemoryState()
+        if self._lasting or file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            state = await SqliteState.open(file, clock=time.time)
+            self._stack.push_async_callback(state.close)
+        self._parts = settings, drivers, state
         return self._parts
 
 

@@ -159,7 +159,9 @@ async def connect(directory: Path, shard: str) -> RemoteShard | None:
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         return None
     except PermissionError as error:
-        raise NotPermitted(f"{path}: {error.strerror}; run the command as the user that the relay runs as") from error
+        raise NotPermitted(
+            f"the relay's folder {directory} belongs to another user; run the command as that user, or as root"
+        ) from error
     except TimeoutError:
         raise TryAgain(f"worker {shard} does not answer on {path}: it is overloaded or stuck; see its log") from None
     return RemoteShard(shard, reader, writer)
