@@ -8,6 +8,7 @@ a connection that turned out dead before MAIL was answered is replaced once, bec
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 
 from relay.envelope import Content
@@ -24,6 +25,9 @@ from relay.upstreams.smtp_wire import QUIT_WAIT_S, WireFault
 PROBE_S = 120.0
 """A test of the connection ends after this at the latest; a sound server answers within seconds."""
 
+PROVEN_S = 900.0
+"""A node that delivered within this time may relay; the usual pause between two tests of a node."""
+
 
 class SmtpUpstream:
     """Driver of one node of type `smtp`. Implements `relay.upstreams.base.Upstream`."""
@@ -32,6 +36,7 @@ class SmtpUpstream:
         self.name = name
         self._options = options
         self._limits = limits(options.timeouts)
+        self._delivered_at = -math.inf  # loop time
         self._connector = Connector(options, setting.ehlo)
         self._pool = ConnectionPool(
             self._connector,
@@ -81,10 +86,32 @@ class SmtpUpstream:
                     self._connector.pipelining = False
                 if result.answered or not connection.reused:
                     pool.release(connection, reusable=result.reusable)
-                    return result.outcomes
+                    return self._weighed(result.outcomes)
                 connection = await pool.replace(connection, deadline)
         except ConnectFailed as failed:
             return _for_all(outbound, failed.outcome)
+
+    def _weighed(self, outcomes: list[RecipientOutcome]) -> list[RecipientOutcome]:
+        """Look at temporary refusals to relay in the light of what this node took lately.
+
+        Postfix answers `454 4.7.1 Relay access denied` for a single foreign domain. From a node that relays for others
+        this is about the recipient: else one such message takes the node out at each of its retries. A permanent
+        refusal keeps its weight, because it would return mail to its senders if the right to relay was really lost.
+        """
+        now = asyncio.get_running_loop().time()
+        if any(entry.outcome.status is Status.DELIVERED for entry in outcomes):
+            self._delivered_at = now
+        if now - self._delivered_at > PROVEN_S:
+            return outcomes
+        return [
+            RecipientOutcome(entry.address, replace(entry.outcome, scope=Scope.RECIPIENT))
+            if entry.outcome.phase == "rcpt"
+            and entry.outcome.status is Status.DEFERRED
+            and entry.outcome.scope is Scope.NODE
+            and entry.outcome.code not in (0, 421)
+            else entry
+            for entry in outcomes
+        ]
 
     async def probe(self) -> Probe:
         """Open a connection of its own, name the null sender, take it back, and leave.

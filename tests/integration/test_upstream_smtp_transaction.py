@@ -105,6 +105,18 @@ async def test_too_many_recipients_for_the_first_one_is_not_a_matter_of_batches(
     assert (outcome.status, outcome.scope, outcome.retry_after_s) == (Status.DEFERRED, Scope.RECIPIENT, None)
 
 
+async def test_a_node_that_relays_is_not_blamed_for_one_foreign_recipient(server: SmtpServer) -> None:
+    denied = "454 4.7.1 <x@y.example>: Relay access denied"
+    async with smtp_node(server) as node:
+        server.at("rcpt", reply(denied), times=1)
+        assert kinds(await send(node)) == [(Status.DEFERRED, Scope.NODE)]  # nothing shows that it may relay at all
+        assert kinds(await send(node)) == [OK]
+        server.at("rcpt", reply(denied), times=1)
+        assert kinds(await send(node)) == [(Status.DEFERRED, Scope.RECIPIENT)]
+        server.at("rcpt", reply("554 5.7.1 Relay access denied"), times=1)
+        assert kinds(await send(node)) == [(Status.REFUSED, Scope.ACCOUNT)]
+
+
 async def test_relaying_denied_for_all_is_the_accounts_and_for_one_of_many_the_recipients(server: SmtpServer) -> None:
     server.at("rcpt", reply("554 5.7.1 Relay access denied"), when="far@")
     async with smtp_node(server) as node:
