@@ -6,8 +6,9 @@ cannot. It works as PID 1 of a container, reaping whatever ends up with it.
 - Each worker has its own SO_REUSEPORT socket for each listener, so that the kernel spreads connections. The parent
   binds them before the first fork and keeps them open: connections that wait for a worker that crashed are served by
   its successor instead of being reset. Sockets handed over by the service manager (LISTEN_FDS) are shared by all.
-- A worker that ends unasked is started again after 1 s, doubling to 30 s, counted afresh once it lived for 60 s. Exit
-  code 78 (EX_CONFIG) ends everything: starting again would not help.
+- A worker that ends unasked is started again after 1 s. One that does not get as far as `ready()` waits twice as long
+  each time, up to 30 s, counted afresh once it lived for 60 s: starting again does not help it. One that was ready has
+  work to go on with, and what killed it may be one message. Exit code 78 (EX_CONFIG) ends everything.
 - SIGTERM or SIGINT: workers get one SIGTERM and `drain_s` + 5 s, then SIGKILL; a second signal kills at once.
   SIGHUP is passed on.
 - Workers do not outlive the parent: Linux sends them SIGTERM (PR_SET_PDEATHSIG), and elsewhere the pipe
@@ -320,8 +321,12 @@ class Supervisor:
 
     def _ended(self, slot: _Slot, status: int) -> None:
         lived_s = time.monotonic() - slot.started_at
+        was_ready = slot.is_ready
         pid, slot.pid, slot.is_ready = slot.pid, 0, False
         if slot.ready_fd >= 0:
+            os.set_blocking(slot.ready_fd, False)
+            with contextlib.suppress(BlockingIOError):
+                was_ready = bool(os.read(slot.ready_fd, 1))  # it said so and died before we listened
             os.close(slot.ready_fd)
             slot.ready_fd = -1
         self._on_exit(slot.index, status)
@@ -338,7 +343,7 @@ class Supervisor:
             self._exit_code = EX_CONFIG
             self._stop("worker refused the configuration")
             return
-        slot.delay_s = next_delay(slot.delay_s, lived_s)
+        slot.delay_s = next_delay(0.0 if was_ready else slot.delay_s, lived_s)
         slot.start_at = time.monotonic() + slot.delay_s
         self._tell("error", "supervisor.worker_crashed", {**fields, "restart_in_s": slot.delay_s})
 

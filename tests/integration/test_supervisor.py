@@ -222,6 +222,18 @@ def test_a_killed_worker_comes_back_and_waiting_connections_are_served(start):
     assert relay.end() == 0
 
 
+def test_a_worker_that_was_ready_is_not_made_to_wait_longer_each_time(start):
+    """What kills it may be one message, and the others should not wait for that one."""
+    relay = start(workers=1)
+    relay.wait_for("supervisor.ready")
+    for _ in range(3):
+        _, pid = relay.ask()
+        os.kill(pid, signal.SIGKILL)
+        assert relay.wait_for("supervisor.worker_crashed", pid=pid)["restart_in_s"] == 1.0
+    relay.signal(signal.SIGTERM)
+    assert relay.end() == 0
+
+
 def test_the_other_workers_go_on_while_one_is_down(start):
     relay = start(workers=2)
     relay.wait_for("supervisor.ready")
