@@ -26,11 +26,15 @@ _HEADERS_BYTES = 32 * 1024
 
 
 class Action(StrEnum):
-    """Action field of RFC 3464 §2.3.3, as far as this relay uses it. `EXPIRED` reports as `failed`."""
+    """Action field of RFC 3464 §2.3.3, as far as this relay uses it. `EXPIRED` reports as `failed`.
+
+    `RELAYED`: handed on to a server that will report nothing itself (RFC 3461 §5.2.2).
+    """
 
     FAILED = "failed"
     EXPIRED = "expired"
     DELAYED = "delayed"
+    RELAYED = "relayed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +72,16 @@ def due(message: Message, recipients: Sequence[Recipient], action: Action, *, re
         return Due(why="the sender is this relay's own reporting address: that would be a loop")
     if "@" not in message.sender and message.sender.lower() != "postmaster":
         return Due(why="the reverse-path has no domain to report to")
-    wanted = "DELAY" if action is Action.DELAYED else "FAILURE"
+    wanted = {Action.DELAYED: "DELAY", Action.RELAYED: "SUCCESS"}.get(action, "FAILURE")
     told = tuple(recipient for recipient in recipients if _asks_for(recipient.notify, wanted))
     return Due(recipients=told, why="" if told else f"NOTIFY of no recipient asks for {wanted}")
 
 
 def _asks_for(notify: str, wanted: str) -> bool:
-    """RFC 3461 §4.1: without NOTIFY failures are told; delays are too, at the server's discretion (§5.2.5)."""
+    """RFC 3461 §4.1: without NOTIFY failures are told; delays are too, at the server's discretion (§5.2.5); success
+    only when it was asked for."""
     values = {value.strip().upper() for value in notify.split(",")} - {""}
-    return not values or (wanted in values and "NEVER" not in values)
+    return (not values and wanted != "SUCCESS") or (wanted in values and "NEVER" not in values)
 
 
 def build_dsn(
@@ -144,6 +149,7 @@ def _report_head(
         Action.FAILED: "Undelivered mail returned to sender",
         Action.EXPIRED: "Undelivered mail: gave up after repeated tries",
         Action.DELAYED: "Delayed mail (still being tried)",
+        Action.RELAYED: "Mail passed on",
     }[action]
     references = f"References: {message.facts.message_id}\r\n" if _is_id(message.facts.message_id) else ""
     return (
@@ -182,6 +188,8 @@ def _human_part(
         "below. It will not be tried again.",
         Action.DELAYED: "Your message has not been delivered yet to the recipients below. You need not do anything:\n"
         "it is still being tried" + (f" until {mail_date(expires_at).decode('ascii')}." if expires_at else "."),
+        Action.RELAYED: "Your message was passed on for the recipients below to a server that does not confirm\n"
+        "deliveries. You will hear of it again only if that server reports a failure.",
     }[action]
     lines = [f"This is the mail system at {reporter.hostname}.", "", *opening.split("\n"), ""]
     lines += [
@@ -249,7 +257,7 @@ def _status_part(
             address_type, _, address = clean(recipient.orcpt, 1000).partition(";")
             fields.append(b"Original-Recipient: " + _typed(address_type, address, utf8))
         fields.append(b"Final-Recipient: " + _typed("rfc822", clean(recipient.address, 1000), utf8))
-        fields.append(b"Action: " + (b"delayed" if action is Action.DELAYED else b"failed"))
+        fields.append(b"Action: " + _ACTION_FIELD.get(action, b"failed"))
         fields.append(b"Status: " + status.encode("ascii"))
         if recipient.code:
             fields.append(b"Diagnostic-Code: smtp; " + _folded_ascii(_answer(recipient)))
@@ -262,17 +270,20 @@ def _status_part(
     return head + b"\r\n" + b"\r\n\r\n".join(blocks) + b"\r\n"
 
 
+_ACTION_FIELD = {Action.DELAYED: b"delayed", Action.RELAYED: b"relayed"}
+
+
 def status_code(recipient: Recipient, action: Action) -> str:
     """RFC 3463 status: the answer's own when its class fits the action, else the nearest that does."""
-    klass = "4" if action is Action.DELAYED else "5"
+    klass = {Action.DELAYED: "4", Action.RELAYED: "2"}.get(action, "5")
     match = re.fullmatch(r"([245])\.(\d{1,3})\.(\d{1,3})", recipient.enhanced)
     if match and match[1] == klass:
         return recipient.enhanced
     if action is Action.EXPIRED:
         return "5.4.7"  # delivery time expired; the temporary answer stays in Diagnostic-Code
-    if match and match[1] != "2":
+    if match and match[1] != "2" and klass != "2":
         return f"{klass}.{match[2]}.{match[3]}"
-    return klass + _SUBJECT_OF_CODE.get(recipient.code, ".0.0")
+    return klass + (".0.0" if action is Action.RELAYED else _SUBJECT_OF_CODE.get(recipient.code, ".0.0"))
 
 
 _SUBJECT_OF_CODE = {

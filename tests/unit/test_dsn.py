@@ -127,6 +127,24 @@ def test_a_failure_report_reads_back_with_all_its_fields():
     assert returned.get_content()["subject"] == "Order 1042"
 
 
+def test_passed_on_to_a_server_that_will_not_confirm_reports_relayed():
+    taken = recipient(notify="SUCCESS", code=250, enhanced="2.0.0", text="queued")
+    report = parsed([taken], Action.RELAYED)
+    (_, relayed) = blocks(parts(report)[1])
+    assert (relayed["Action"], relayed["Status"]) == ("relayed", "2.0.0")
+    assert "does not confirm" in parts(report)[0].get_content()
+    assert "Undelivered" not in report["subject"]
+
+
+@pytest.mark.parametrize(
+    ("notify", "told"),
+    [("", False), ("FAILURE", False), ("NEVER", False), ("SUCCESS", True), ("SUCCESS,FAILURE", True)],
+)
+def test_success_is_reported_only_where_it_was_asked_for(notify, told):
+    one = recipient(notify=notify)
+    assert bool(due(message(), [one], Action.RELAYED, reporter=REPORTER).recipients) is told
+
+
 def test_expired_reports_failed_and_delayed_says_until_when():
     temporary = recipient(code=451, enhanced="4.3.0", text="later")
     (_, expired) = blocks(parts(parsed([temporary], Action.EXPIRED))[1])
