@@ -25,12 +25,13 @@ from relay.ids import IdSource
 from relay.listener.submission import Submission
 from relay.pools.pool import Pool
 from relay.spool import Lease, Selection, Spool
-from relay.state import Candidate, Denied, PermitRequest, State
+from relay.state import Candidate, Denied, Permit, PermitRequest, State
 
 NO_ROOM = Reply(452, "4.3.1", "Insufficient system storage, please try again later")
 TROUBLE = Reply(451, "4.3.0", "Temporary local problem, please try again later")
 CLOSING = Reply(421, "4.3.2", "Service is shutting down, please try again")
 TOO_LATE = Reply(451, "4.4.5", "Storing the message took too long, please try again later")
+TOO_BIG = Reply(552, "5.3.4", "Message too big")
 LOOP = Reply(554, "5.4.6", "Too many hops: this message has been here before")
 
 ANSWER_S = 1.0
@@ -123,14 +124,26 @@ class Acceptance:
             now=now,
             new_message_id=lambda: f"<{message_id}@{self._policy.hostname}>",
         )
-        refusal = self._check_message(submission, prepared) or await self._reserve(bridge, submission, now)
+        content = Content(prepared.head, submission.content.body)
+        refusal = self._check_message(submission, prepared, content.size)
         if refusal is not None:
             return refusal
-        content = Content(prepared.head, submission.content.body)
+        permit = await self._reserve(bridge, len(submission.recipients), now)
+        if isinstance(permit, Reply):
+            return permit
         message = self._message(message_id, submission, prepared, content, now)
         if bridge.direct:
             self._tell(message, submission, prepared)
-            return await self._direct.deliver(message, content, deadline=deadline - ANSWER_S)
+            reply = await self._direct.deliver(message, content, deadline=deadline - ANSWER_S)
+        else:
+            reply = await self._keep(message, content, submission, prepared, deadline)
+        if permit is not None and reply.code >= 400:
+            await self._refund(permit)
+        return reply
+
+    async def _keep(
+        self, message: Message, content: Content, submission: Submission, prepared: Prepared, deadline: float
+    ) -> Reply:
         fresh = self._dispatcher.takes_fresh(message)
         try:
             lease = await self._spool.store(message, content, lease=fresh)
@@ -141,31 +154,38 @@ class Acceptance:
             return TROUBLE
         if asyncio.get_running_loop().time() > deadline:
             return await self._withdraw(message, lease)
-        self._tell(message, submission, prepared)
-        if lease is not None:
-            # A body file has moved into the spool under another name; only the spool knows where it lies now.
-            self._dispatcher.offer(lease, content if isinstance(content.body, bytes) else None)
-        else:
-            self._dispatcher.stored(message)
-        return Reply(250, "2.0.0", f"Ok: queued as {message_id}")
+        try:
+            self._tell(message, submission, prepared)
+            if lease is not None:
+                # A body file has moved into the spool under another name; only the spool knows where it lies now.
+                self._dispatcher.offer(lease, content if isinstance(content.body, bytes) else None)
+            else:
+                self._dispatcher.stored(message)
+        except Exception as error:
+            # The message is ours already: a refusal now would make the client send a second copy of it.
+            self._events.fault(where="acceptance", error=f"{message.id}: kept, but {type(error).__name__}: {error}")
+        return Reply(250, "2.0.0", f"Ok: queued as {message.id}")
 
-    def _check_message(self, submission: Submission, prepared: Prepared) -> Reply | None:
+    def _check_message(self, submission: Submission, prepared: Prepared, size: int) -> Reply | None:
+        """`size`: with what was added here."""
         if prepared.own_hops >= OWN_HOPS:
             return LOOP
-        if submission.bridge.pool not in self.pools:
+        pool = self.pools.get(submission.bridge.pool)
+        if pool is None:
             self._events.fault(
                 where="acceptance", error=f"bridge {submission.bridge.name}: pool {submission.bridge.pool} is missing"
             )
             return Reply(451, "4.3.5", "This bridge is not set up completely, please tell its operator")
+        if 0 < pool.max_size < size:
+            return TOO_BIG
         return self._gate.registry.policy(submission.bridge).check_from(
             prepared.from_addresses, ambiguous=prepared.has_from and not prepared.from_address
         )
 
-    async def _reserve(self, bridge: Bridge, submission: Submission, now: float) -> Reply | None:
-        """Count the recipients against the bridge's own caps; over them the client waits."""
+    async def _reserve(self, bridge: Bridge, cost: int, now: float) -> Permit | Reply | None:
+        """Count the recipients against the bridge's own caps, if it has any; over them the client waits."""
         if not bridge.limits.caps:
             return None
-        cost = len(submission.recipients)
         request = PermitRequest((Candidate(f"bridge:{bridge.name}", bridge.limits.caps),), cost, least=cost)
         try:
             (answer,) = await self._state.reserve([request], now=now)
@@ -175,7 +195,14 @@ class Acceptance:
         if isinstance(answer, Denied):
             wait = max(1, round(answer.until - now))
             return Reply(452, "4.7.1", f"Sending limit reached, please try again in {wait} seconds")
-        return None
+        return answer
+
+    async def _refund(self, permit: Permit) -> None:
+        """The message was not taken after all: the client will come again with it."""
+        try:
+            await self._state.refund([(permit, permit.granted)])
+        except StateUnavailable as error:
+            self._events.fault(where="state", error=str(error))
 
     def _message(
         self, message_id: str, submission: Submission, prepared: Prepared, content: Content, now: float
@@ -200,7 +227,9 @@ class Acceptance:
             ret=submission.ret,
             envid=submission.envid,
             facts=prepared.facts(
-                eight_bit=submission.eight_bit, long_lines=submission.long_lines, smtputf8=submission.smtputf8
+                eight_bit=submission.eight_bit,
+                long_lines=submission.long_lines,
+                smtputf8=submission.smtputf8 and _needs_smtputf8(submission, prepared),
             ),
         )
 
@@ -236,3 +265,13 @@ class Acceptance:
             message_id=message.facts.message_id,
             **extra,
         )
+
+
+def _needs_smtputf8(submission: Submission, prepared: Prepared) -> bool:
+    """Some clients ask for SMTPUTF8 always. Where addresses and header section are ASCII there is nothing that an
+    upstream without it could not carry (RFC 6531 §3.2 is about what the message holds)."""
+    return (
+        prepared.eight_bit
+        or not submission.sender.isascii()
+        or not all(recipient.address.isascii() for recipient in submission.recipients)
+    )

@@ -81,7 +81,7 @@ class Facts:
         eight_bit: the body or head has octets above 0x7f.
         long_lines: a line is longer than 998 octets (RFC 5321 §4.5.3.1.6).
         signed: the client's own DKIM-Signature is present; the content must leave byte for byte.
-        smtputf8: the client asked for SMTPUTF8 on MAIL (RFC 6531).
+        smtputf8: the client asked for SMTPUTF8 on MAIL, and an address or the header section needs it (RFC 6531).
         from_domain: domain of the single From mailbox, lower case; empty when absent or ambiguous.
         message_id: with angle brackets, as present or as added by acceptance.
         subject: decoded for display, control characters removed, at most 200 characters.

@@ -42,7 +42,11 @@ def bridges(config: Config) -> tuple[Bridge, ...]:
     """All bridges, in the order of the files."""
     by_name = {pool.name: pool for pool in config.pools}
     default = default_pool(config)
-    return tuple(_bridge(config, bridge, by_name[bridge.pool or default]) for bridge in config.bridges)
+    largest = {pool.name: pool.max_size for pool in pools(config)}
+    return tuple(
+        _bridge(config, bridge, by_name[bridge.pool or default], largest[bridge.pool or default])
+        for bridge in config.bridges
+    )
 
 
 def options_of_nodes(config: Config) -> dict[str, Options]:
@@ -114,8 +118,10 @@ def _node(node: NodeModel, pool: str) -> Node:
     )
 
 
-def _bridge(config: Config, bridge: BridgeModel, pool: PoolModel) -> Bridge:
+def _bridge(config: Config, bridge: BridgeModel, pool: PoolModel, largest: int) -> Bridge:
+    """`largest`: octets of a message that the pool's nodes take, 0 = unknown. What none takes is refused at MAIL."""
     limits = bridge.limits
+    size = limits.size or config.limits.size
     return Bridge(
         name=bridge.name,
         pool=pool.name,
@@ -132,7 +138,7 @@ def _bridge(config: Config, bridge: BridgeModel, pool: PoolModel) -> Bridge:
         limits=BridgeLimits(
             caps=caps_of(limits),
             recipients=limits.recipients,
-            size=limits.size or config.limits.size,
+            size=min(size, largest) if largest else size,
             connections=limits.connections,
         ),
     )

@@ -89,3 +89,9 @@ class Pool:
     default: bool = False
     interval_s: float = 300.0
     headers: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def max_size(self) -> int:
+        """Octets of the largest message that any node in use takes; 0 = not known of every one of them."""
+        sizes = [node.max_size for node in self.nodes if node.weight]
+        return max(sizes, default=0) if all(sizes) else 0
