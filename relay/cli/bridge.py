@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from relay.cli.common import fail, json_option, load_files, print_json, run, workers
 from relay.cli.text import print_table, say
+
+if TYPE_CHECKING:
+    from relay.cli.yaml_edit import Text
+    from relay.config.load import Loaded
 
 
 @click.group()
@@ -93,25 +97,21 @@ def add(
         if pool is None:
             raise click.UsageError("no pool is the default; say --pool")
     token, stored = generate_token()
+    credential = {"username": login, "password": stored}
 
-    def change(document: Any) -> None:
-        credential = {"username": login, "password": stored}
-        bridges = document.get("bridges")
-        if bridges is None:
-            bridges = document["bridges"] = []
-        for entry in bridges:
-            if entry["name"] == name:
-                if entry.get("credentials") is None:
-                    entry["credentials"] = []
-                entry["credentials"].append(credential)
-                return
-        entry = {"name": name, "pool": pool, "credentials": [credential]}
-        if senders:
-            entry["senders"] = list(senders)
-        bridges.append(entry)
+    def change(text: Text) -> None:
+        if exists:
+            text.add("credentials", credential, of=text.items("bridges")[_position(text, name)])
+        else:
+            allowed = {"senders": list(senders)} if senders else {}
+            text.add("bridges", {"name": name, "pool": pool, "credentials": [credential], **allowed})
 
+    def proof(after: Loaded) -> bool:
+        return _logins(after) == {**before, name: [*before.get(name, ()), login]}
+
+    before = _logins(loaded)
     path = _home(loaded.files, name) if exists else file_with(loaded.files, "bridges")
-    _edit(config, path, change)
+    _edit(config, path, change, proof)
     taken = _reload(config)
     if as_json:
         print_json({"bridge": name, "username": login, "password": token, "file": str(path), **taken})
@@ -144,23 +144,29 @@ def revoke(config: str, name: str, username: str | None, as_json: bool) -> None:
             os.EX_DATAERR,
         )
 
-    def change(document: Any) -> None:
-        bridges = document["bridges"]
-        for position, entry in enumerate(bridges):
-            if entry["name"] != name:
-                continue
-            if username and (len(logins) > 1 or entry.get("networks")):
-                # Removed one by one: a new list would lose the comments of those that stay.
-                for index, credential in enumerate(entry["credentials"]):
-                    if credential["username"] == username:
-                        del entry["credentials"][index]
-                        break
-            else:
-                del bridges[position]
-            return
+    only_login = bool(username) and (len(logins) > 1 or bool(chosen.networks))
 
+    def change(text: Text) -> None:
+        from relay.cli.yaml_edit import text_of
+
+        position = _position(text, name)
+        if not only_login:
+            text.remove("bridges", position)
+            return
+        entry = text.items("bridges")[position]
+        written = [text_of(item, "username") for item in text.items("credentials", of=entry)]
+        # In the file a name may stand as ${NAME}; the order is the same.
+        at = written.index(username) if username in written else logins.index(username or "")
+        text.remove("credentials", at, of=entry)
+
+    def proof(after: Loaded) -> bool:
+        left = [login for login in logins if login != username] if only_login else None
+        wanted = {**before, name: left}
+        return _logins(after) == {key: value for key, value in wanted.items() if value is not None}
+
+    before = _logins(loaded)
     path = _home(loaded.files, name)
-    _edit(config, path, change)
+    _edit(config, path, change, proof)
     taken = _reload(config)
     if as_json:
         print_json({"bridge": name, "username": username, "file": str(path), **taken})
@@ -169,24 +175,34 @@ def revoke(config: str, name: str, username: str | None, as_json: bool) -> None:
     _tell(taken)
 
 
+def _logins(loaded: Loaded) -> dict[str, list[str]]:
+    return {b.name: [c.username for c in b.credentials] for b in loaded.config.bridges}
+
+
+def _position(text: Text, name: str) -> int:
+    from relay.cli.yaml_edit import text_of
+
+    return [text_of(entry, "name") for entry in text.items("bridges")].index(name)
+
+
 def _home(files: tuple[Path, ...], name: str) -> Path:
     """The file in which this bridge is written."""
-    from relay.cli.yaml_edit import file_where
+    from relay.cli.yaml_edit import file_where, text_of
 
-    found = file_where(
-        files, lambda document: any(entry.get("name") == name for entry in document.get("bridges") or ())
-    )
+    found = file_where(files, lambda text: name in [text_of(entry, "name") for entry in text.items("bridges")])
     if found is None:
         fail(f"bridge {name} is in none of the files as plain YAML; edit it by hand", os.EX_CONFIG)
     return found
 
 
-def _edit(config: str, path: Path, change: Callable[[Any], None]) -> None:
-    from relay.cli.yaml_edit import edit
+def _edit(config: str, path: Path, change: Callable[[Text], None], proof: Callable[[Loaded], bool]) -> None:
+    from relay.cli.yaml_edit import CannotEdit, edit
     from relay.errors import ConfigError
 
     try:
-        edit(Path(config), path, change)
+        edit(Path(config), path, change, proof)
+    except CannotEdit as error:
+        fail(f"nothing was changed: {error}", os.EX_CONFIG)
     except ConfigError as error:
         fail(f"nothing was changed, because the result would not be valid:\n{error}", os.EX_CONFIG)
     except OSError as error:

@@ -5,7 +5,6 @@ Imports nothing of the relay until it is needed, so that `--help` of any command
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import os
 import sys
@@ -116,11 +115,15 @@ def any_of(found: Sequence[Shard]) -> Shard:
 
 async def ask_all(found: Sequence[Shard], operation: str, **args: Any) -> list[Any]:
     """The answers of all shards, in their order."""
+    import asyncio
+
     return await asyncio.gather(*(shard.call(operation, **args) for shard in found))
 
 
 def run(work: Callable[[], Awaitable[T]]) -> T:
     """Run a command's coroutine; expected errors become one line and an exit code."""
+    import asyncio
+
     from relay.control.protocol import ControlError
     from relay.errors import ConfigError, RelayError
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -127,8 +126,10 @@ def _smtp(host: str | None, port: int | None, tls: str | None, username: str | N
     port = port or click.prompt("Port", type=click.IntRange(1, 65535), default=_PORTS[tls])
     if username is None:
         username = click.prompt("Username (empty for none)", default="", show_default=False)
-    node = _SMTP.format(host=_scalar(host), port=port, tls=tls)
-    return node + (_LOGIN.format(username=_scalar(username)) if username else "")
+    from relay.cli.yaml_edit import scalar
+
+    node = _SMTP.format(host=scalar(host), port=port, tls=tls)
+    return node + (_LOGIN.format(username=scalar(username)) if username else "")
 
 
 def _write(path: Path, node: str, *, bridge: str, bind: str, mode: str, cert: str | None, key: str | None) -> str:
@@ -136,6 +137,7 @@ def _write(path: Path, node: str, *, bridge: str, bind: str, mode: str, cert: st
     import socket
 
     from relay.bridges.credentials import generate_token
+    from relay.cli.yaml_edit import scalar
     from relay.config.load import load
     from relay.config.schema import config_schema
     from relay.errors import ConfigError
@@ -145,9 +147,9 @@ def _write(path: Path, node: str, *, bridge: str, bind: str, mode: str, cert: st
     if cert and key:
         listener |= {"cert": cert, "key": key}
     text = _CONFIG.format(
-        hostname=_scalar(socket.getfqdn()),
-        listener=", ".join(f"{name}: {_scalar(value)}" for name, value in listener.items()),
-        bridge=_scalar(bridge),
+        hostname=scalar(socket.getfqdn()),
+        listener=", ".join(f"{name}: {scalar(value)}" for name, value in listener.items()),
+        bridge=scalar(bridge),
         stored=stored,
         node=node,
     )
@@ -169,15 +171,6 @@ def _write(path: Path, node: str, *, bridge: str, bind: str, mode: str, cert: st
     if not schema.exists():
         schema.write_bytes(orjson.dumps(config_schema()))
     return token
-
-
-def _scalar(text: str) -> str:
-    """Text as a YAML scalar: plain where nobody could read it otherwise."""
-    import json
-
-    if re.fullmatch(r"[A-Za-z][A-Za-z0-9_./@-]*", text) and text.lower() not in ("true", "false", "null", "yes", "no"):
-        return text
-    return json.dumps(text.replace("$", "$$"), ensure_ascii=False)
 
 
 def _command() -> str:
