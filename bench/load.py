@@ -224,11 +224,12 @@ def _door(load: Load) -> list[str]:
 
 
 class Probe(_Client):
-    """A client that sends a small message every 20 ms; `finish()` gives its reply times in milliseconds."""
+    """A client that sends a small message every so often; `finish()` gives its reply times in milliseconds."""
 
-    def __init__(self, load: Load, port: int) -> None:
+    def __init__(self, load: Load, port: int, every_s: float) -> None:
+        command = [sys.executable, "-m", "bench.client", "probe", "--port", str(port), "--every", str(every_s)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.client", "probe", "--port", str(port), *_door(load)],
+            [*command, *_door(load)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -73,17 +73,14 @@ def table(runs: Mapping[str, Sequence[Run]], relays: set[str]) -> str:
                 )
     busiest = max((run.others for done in runs.values() for run in done), default=0.0)
     if busiest > 0.1:
-        lines.append(f"  Other programs used up to {busiest:.0%} of the machine meanwhile.")
-    for name, done in runs.items():
-        if not all(run.whole for run in done):
-            lines.append(f"  FAULT: {name} did not deliver everything it accepted.")
+        lines.append(f"  Other programs and the kernel's threads used up to {busiest:.0%} of the machine meanwhile.")
     return "\n".join(lines)
 
 
 def cell(figure: Spread) -> str:
     """Median, and half the distance between the ends as a part of it where there were several runs."""
     text = f"{figure.median:.0f}" if figure.median >= 100 else f"{figure.median:.1f}"
-    if figure.low == figure.high:
+    if figure.low == figure.high or not figure.median:
         return text
     return f"{text} ±{(figure.high - figure.low) / 2 / figure.median:.0%}"
 

@@ -15,6 +15,7 @@ import os
 import platform
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +27,9 @@ from bench.peers import Keys, Relay
 from bench.report import Run, as_json, table
 from bench.scenarios import SCENARIOS, Scenario
 from bench.turn import Effort, prove, take_turn
+
+FAILURES = (RuntimeError, AssertionError, OSError, subprocess.SubprocessError)
+"""One system that cannot be measured does not keep the others from it."""
 
 
 def main() -> int:
@@ -65,37 +69,47 @@ def _bench(folder: Path, chosen: list[Scenario], effort: Effort, target: Path | 
     keys = Keys.make(folder)
     found = {"machine": _machine(), "limits": limits.measure(folder, 1.0), "scenarios": {}}
     print(_preface(found))
-    whole = True
+    faults = []
     for scenario in chosen:
-        runs = _rounds(folder, keys, scenario, effort)
+        runs, wrong = _rounds(folder, keys, scenario, effort)
         relays = {kind.name for kind in scenario.kinds if kind.make is Relay}
         print(f"\n{scenario.title} ({scenario.name})\n  {scenario.note}")
-        print(table(runs, relays), flush=True)
-        found["scenarios"][scenario.name] = {"title": scenario.title, **as_json(runs, relays)}
-        whole = whole and all(run.whole for done in runs.values() for run in done)
+        print("\n".join([table(runs, relays), *(f"  FAULT: {text}" for text in wrong)]), flush=True)
+        found["scenarios"][scenario.name] = {"title": scenario.title, "faults": wrong, **as_json(runs, relays)}
+        faults += wrong
         if target is not None:
             target.write_text(json.dumps(found, indent=1))
-    return 0 if whole else 1
+    return 1 if faults else 0
 
 
-def _rounds(folder: Path, keys: Keys, scenario: Scenario, effort: Effort) -> dict[str, list[Run]]:
+def _rounds(folder: Path, keys: Keys, scenario: Scenario, effort: Effort) -> tuple[dict[str, list[Run]], list[str]]:
+    """The runs of every system that is here and does its work, and what went wrong."""
+    runs: dict[str, list[Run]] = {}
+    faults: list[str] = []
     kinds = []
     for kind in scenario.kinds:
         if missing := kind.missing(scenario.door):
             print(f"\n{scenario.name} goes without {kind.name}: {missing} is missing.")
-        else:
+            continue
+        try:
+            prove(folder, keys, scenario, kind)
             kinds.append(kind)
-    runs: dict[str, list[Run]] = {kind.name: [] for kind in kinds}
-    for kind in kinds:
-        prove(folder, keys, scenario, kind)
+        except FAILURES as error:
+            faults.append(f"{kind.name}: {error}")
     for number in range(effort.rounds):
         for kind in kinds:
-            run = take_turn(folder, keys, scenario, kind, effort)
-            runs[kind.name].append(run)
+            try:
+                run = take_turn(folder, keys, scenario, kind, effort)
+            except FAILURES as error:
+                faults.append(f"{kind.name}: {error}")
+                continue
+            runs.setdefault(kind.name, []).append(run)
+            if not run.whole:
+                faults.append(f"{kind.name}: what arrived is not what was accepted")
             _progress(
                 f"{scenario.name} {number + 1}/{effort.rounds} {kind.name}: {run.delivered:.0f}/s {run.cpu_us:.0f} us"
             )
-    return runs
+    return runs, faults
 
 
 def _machine() -> dict[str, Any]:

@@ -52,9 +52,9 @@ def take_turn(folder: Path, keys: Keys, scenario: Scenario, kind: Kind, effort: 
     with Sink(free_port()) as sink, _running(folder, keys, scenario, kind, sink.port) as system:
         sink.wait_ready()
         _send(system, sink, scenario.load, max(scenario.load.sessions, messages // WARM_UP))
-        full = _phase(system, sink, scenario.load, messages)
+        full = _phase(system, sink, scenario, messages)
         rate = EASED * min(full.accepted, full.delivered)
-        eased = _phase(system, sink, scenario.load, max(20, int(rate * effort.eased_s)), rate)
+        eased = _phase(system, sink, scenario, max(20, int(rate * effort.eased_s)), rate)
     return Run(
         accepted=full.accepted,
         delivered=full.delivered,
@@ -90,14 +90,14 @@ def _send(system: System, sink: Sink, load: Load, messages: int) -> None:
         raise RuntimeError(f"the warm-up did not arrive: {expected - sink.count} missing")
 
 
-def _phase(system: System, sink: Sink, load: Load, messages: int, rate: float = 0.0) -> _Phase:
+def _phase(system: System, sink: Sink, scenario: Scenario, messages: int, rate: float = 0.0) -> _Phase:
     """One load from its first message until the last one is at the sink and settled."""
-    before = sink.count
+    before, load = sink.count, scenario.load
     everything = [os.getpid()]
     cpu, ours, busy, began = cpu_seconds(system.roots), cpu_seconds(everything), busy_seconds(), time.perf_counter()
     with (
         MemoryPeak(system.roots) as memory,
-        Probe(load, system.port) as probe,
+        Probe(load, system.port, scenario.probe_every_s) as probe,
         Source(load, system.port, messages, rate=rate) as source,
     ):
         seconds = source.finish()
