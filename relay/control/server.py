@@ -59,9 +59,12 @@ class ControlServer:
     async def _answer(self, line: bytes) -> dict[str, object]:
         try:
             request = orjson.loads(line)
-            name, args = request["op"], request.get("args", {})
-            if name not in OPERATIONS:
-                return _error(f"the running relay does not know {name!r}: is it another version than this command?")
+            name, args = request["op"], dict(request.get("args", {}))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            return _error(f"malformed request: {error}")
+        if name not in OPERATIONS:
+            return _error(f"the running relay does not know {name!r}: is it another version than this command?")
+        try:
             return {"result": await getattr(self._operator, name)(**args)}
         except ConfigError as error:
             return _error(str(error), Invalid.kind)
@@ -69,8 +72,6 @@ class ControlServer:
             return _error(str(error), error.kind)
         except RelayError as error:
             return _error(str(error))
-        except (KeyError, TypeError, ValueError) as error:
-            return _error(f"malformed request: {error}")
         except Exception as error:  # the operator gets an answer, whatever went wrong
             return _error(f"internal fault: {type(error).__name__}: {error}")
 
