@@ -145,8 +145,9 @@ def envelope(sender: str, recipients: Sequence[str]) -> bytes:
 
 
 def dotted(content: bytes) -> bytes:
-    """Content as it goes over the wire, with the final dot."""
-    return re.sub(rb"(?m)^\.", b"..", content) + b".\r\n"
+    """Content as it goes over the wire, with the final dot; a line end is added where the last one has none."""
+    end = b".\r\n" if content.endswith(b"\r\n") or not content else b"\r\n.\r\n"
+    return re.sub(rb"(?m)^\.", b"..", content) + end
 
 
 def message_bytes(name: str, *, size: int = 500, sender: str = SENDER, to: str = RECIPIENT) -> bytes:

@@ -166,6 +166,8 @@ class Relay:
         for path in sorted((self.directory / "var").glob("control-*.sock")):
             with contextlib.suppress(ConnectionError, FileNotFoundError):  # its worker is starting or ending
                 answers.append(json.loads(_exchange(path, request)))
+        if refused := [answer["error"] for answer in answers if "error" in answer]:
+            raise ControlRefused(refused[0])
         return [answer["result"] for answer in answers]
 
     def workers(self) -> list[int]:
@@ -199,6 +201,10 @@ class Relay:
             return len(self.workers()) == self.config["workers"] and self.queued() == left
         except ValueError:  # a worker ended in the middle of an answer
             return False
+
+
+class ControlRefused(Exception):
+    """A worker answered a request with an error."""
 
 
 def _exchange(path: Path, request: bytes) -> bytes:
