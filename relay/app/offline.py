@@ -106,7 +106,11 @@ class _Stopped:
             spool: SqliteSpool | MemorySpool = MemorySpool()
             history = SqliteHistory(directory, shard=shard)
             if (directory / f"spool-{shard}.db").exists():
-                spool = SqliteSpool(directory, shard=shard)
+                ballast = directory / f"ballast-{shard}"
+                # A reserve that is there may be needed to write on a full disk; to look needs no new one.
+                spool = SqliteSpool(
+                    directory, shard=shard, ballast_bytes=ballast.stat().st_size if ballast.exists() else 0
+                )
                 await spool.start()
                 stack.push_async_callback(spool.close)
                 await history.start()  # without it nothing is written, and the stories can be read all the same

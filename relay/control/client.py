@@ -111,16 +111,19 @@ async def open_shards(
     open_local: OpenLocal,
     owner_of: OwnerOf,
     *,
-    patience_s: float = PATIENCE_S,
+    patience_s: float | None = None,
 ) -> AsyncIterator[list[Shard]]:
     """All these shards of a relay.
+
+    Args:
+        patience_s: how long to wait for one that somebody holds; PATIENCE_S when left out.
 
     Raises:
         TryAgain: somebody holds one and does not answer.
         NotPermitted: it belongs to another user.
     """
     async with AsyncExitStack() as stack:
-        give_up_at = time.monotonic() + patience_s
+        give_up_at = time.monotonic() + (PATIENCE_S if patience_s is None else patience_s)
         yield [await _open(directory, shard, open_local, owner_of, give_up_at, stack) for shard in shards]
 
 
