@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Mapping
@@ -75,6 +76,8 @@ class Worker:
         self._log = log
         self._shared = shared
         self._stop = asyncio.Event()
+        self._reload_wanted = asyncio.Event()
+        self._reloading = asyncio.Lock()
         self._phase = "starting"
         self._unadoptable: set[str] = set()
         self._shares: Mapping[str, int] = {bridge.name: bridge.share for bridge in settings.bridges}
@@ -83,7 +86,7 @@ class Worker:
         """Serve until SIGTERM; the exit code."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(self._reload_quietly()))
+        loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
         loop.add_reader(self._context.parent_fd, self._stop.set)
         await self._open()
         try:
@@ -96,6 +99,7 @@ class Worker:
                     tasks.create_task(self.dispatcher.run(), name="dispatcher"),
                     tasks.create_task(self.keeper.run(), name="keeper"),
                     tasks.create_task(self._flush(), name="flush"),
+                    tasks.create_task(self._reload_when_asked(), name="reload"),
                     tasks.create_task(self._watch_spool(), name="watch"),
                     tasks.create_task(self._adopt_later(), name="adopt"),
                 ]
@@ -115,17 +119,38 @@ class Worker:
         return os.EX_IOERR if failed else 0
 
     async def reload(self) -> dict[str, Any]:
-        """Read the configuration again and take over the bridges; everything else is named as needing a restart.
+        """Read the configuration again and take over the bridges, and certificates that were renewed under their old
+        names; everything else is named as needing a restart. All of it, or nothing.
 
         Raises:
             ConfigError: it does not validate; nothing has changed.
         """
+        async with self._reloading:
+            # In a thread: a thousand bridges take a fifth of a second to read.
+            fresh, registry, contexts = await asyncio.to_thread(self._read_again)
+            self.gate.replace(registry)
+            for listener, context in zip(self.listeners, contexts, strict=True):
+                if context is not None:
+                    listener.use_tls_context(context)
+            return self._reloaded(fresh)
+
+    def _read_again(self) -> tuple[Settings, Registry, list[ssl.SSLContext | None]]:
+        """What a reload takes over. A message in the queue of a bridge that is gone still leaves: it was promised."""
         fresh = Settings(self._settings.path, load(self._settings.path))
         registry = Registry(fresh.bridges, previous=self.gate.registry)
         missing = sorted({b.pool for b in fresh.bridges} - {p.name for p in self._settings.pools})
         if missing:
             raise ConfigError(f"bridges lead to pools that need a restart first: {', '.join(missing)}")
-        self.gate.replace(registry)
+        ours = self._settings.config.listeners
+        try:
+            contexts = [
+                fresh.tls_context(listener) if listener in fresh.config.listeners else None for listener in ours
+            ]
+        except OSError as error:  # ssl.SSLError among them: written to since it was checked
+            raise ConfigError(f"certificate: {error}") from error
+        return fresh, registry, contexts
+
+    def _reloaded(self, fresh: Settings) -> dict[str, Any]:
         self._shares = {bridge.name: bridge.share for bridge in fresh.bridges}
         old, new = self._settings.config, fresh.config
         rest = [key for key in type(old).model_fields if key != "bridges" and getattr(old, key) != getattr(new, key)]
@@ -346,11 +371,15 @@ class Worker:
                 self._stop.set()
                 return
 
-    async def _reload_quietly(self) -> None:
-        try:
-            await self.reload()
-        except ConfigError as error:
-            self.events.reload_failed(error=str(error))
+    async def _reload_when_asked(self) -> None:
+        """SIGHUP, as often as it comes, is one reload at a time, and one more for what came meanwhile."""
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            try:
+                await self.reload()
+            except ConfigError as error:
+                self.events.reload_failed(error=str(error))
 
     # Stopping
 

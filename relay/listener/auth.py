@@ -108,6 +108,9 @@ class AuthCommands(Connection):
             await self._more()
         self._phase = Phase.RUN
         self._skipping = 0
+        if not dropped and not line.endswith(b"\r") and self.service.options.line_endings == "reject":
+            self.end(replies.BARE_LF, "bare LF in AUTH")
+            raise Gone
         line = line.removesuffix(b"\r")
         return None if dropped or len(line) > MAX_RESPONSE else line
 

@@ -50,7 +50,7 @@ class Config(Options):
     limits: LimitsModel = LimitsModel()
     """What clients may cost."""
     line_endings: Literal["reject", "normalize"] = "normalize"
-    """Bare CR or LF in content: `reject` it (550), or make it CRLF once, before anything is signed."""
+    """Bare CR or LF in content: `reject` it (554), or make it CRLF once, before anything is signed."""
     accept_deadline: Period = 60.0
     """Storing a message must end within this time, else the client hears 451 and nothing is delivered."""
     drain: Annotated[Period, Field(le=3600.0)] = 25.0
