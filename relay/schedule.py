@@ -10,6 +10,12 @@ from dataclasses import dataclass
 
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
 
+STEP_S = 30.0
+"""From here on a difference between two clocks is a step. NTP slews by 500 ppm, which is 2 s in an hour."""
+
+MAX_STEPS = 64
+"""Steps remembered; older ones are older than anything that waits, unless something is wrong with the clock."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
@@ -57,3 +63,39 @@ def next_attempt(policy: RetryPolicy, attempts: int, age_s: float, jitter: float
     interval = policy.intervals_s[min(max(attempts, 1), len(policy.intervals_s)) - 1]
     spread = 1 + policy.jitter * (2 * min(max(jitter, 0.0), 1.0) - 1)
     return min(interval * spread, left)
+
+
+class ClockSteps:
+    """How often and how far the wall clock was set, found by comparing it with a steady one.
+
+    Ages of messages are differences of wall-clock times. A clock that is set forward by a week would make the whole
+    queue a week older and give it up at once; with the steps known, the age that has really passed is known too. What
+    was set before this process started cannot be told.
+    """
+
+    def __init__(self) -> None:
+        self._offset_s: float | None = None
+        self._steps: list[tuple[float, float]] = []  # what was received before this time, looks so much older
+
+    def look(self, wall: float, steady: float) -> float:
+        """Compare the clocks now. Call it often: what drifts apart slowly is no step.
+
+        Args:
+            wall: epoch seconds.
+            steady: seconds of a clock that nobody sets.
+
+        Returns:
+            By how much the wall clock was set since the last look; 0.0 when it was not.
+        """
+        offset_s = wall - steady
+        step_s = offset_s - self._offset_s if self._offset_s is not None else 0.0
+        self._offset_s = offset_s
+        if abs(step_s) < STEP_S:
+            return 0.0
+        # Between what came before a step forward and what comes after it lies the step.
+        self._steps = [*self._steps[1 - MAX_STEPS :], (wall - max(0.0, step_s) / 2, step_s)]
+        return step_s
+
+    def lead_s(self, received_at: float) -> float:
+        """How much older a message looks than it is; negative when the clock was set back. Hot path."""
+        return sum(step_s for at, step_s in self._steps if received_at < at) if self._steps else 0.0

@@ -30,6 +30,7 @@ from relay.delivery.fleet import Fleet
 from relay.delivery.keeper import HealthKeeper
 from relay.delivery.render import Renderer
 from relay.delivery.reports import Reports
+from relay.delivery.suspects import Verdict, judge
 from relay.delivery.tally import Tally
 from relay.envelope import Message
 from relay.errors import ConfigError, SpoolError, StateUnavailable
@@ -46,15 +47,6 @@ from relay.spool import Selection, Standing
 from relay.spool.sqlite import SqliteSpool
 from relay.spool.sqlite_claim import shards as shards_in
 from relay.state.sqlite import SqliteState
-
-POISON_CRASHES = 3
-"""A message whose open attempt saw the process die this often is set aside (R32)."""
-
-SUSPECT_CRASHES = 2
-"""From here on a message is tried alone before others are started, so that a bystander is never set aside."""
-
-SUSPECT_S = 30.0
-"""How long the others wait for one suspect."""
 
 EVENTS_A_MESSAGE = 3
 """Accepted, attempted, and one to spare for those that are deferred."""
@@ -92,8 +84,7 @@ class Worker:
         try:
             suspects = await self._recover()
             await self.control.start()
-            for suspect in suspects:
-                await self.dispatcher.try_alone(suspect, SUSPECT_S)
+            await self.dispatcher.try_alone(suspects)
             async with asyncio.TaskGroup() as tasks:
                 background = [
                     tasks.create_task(self.dispatcher.run(), name="dispatcher"),
@@ -180,6 +171,7 @@ class Worker:
             min_free=config.spool.min_free,
             max_messages=config.spool.max_messages,
             max_bytes=config.spool.max_bytes,
+            on_quarantine=lambda message_id, why: self.events.message_quarantined(message_id, why=f"damaged: {why}"),
         )
         await self.spool.start()
         self.state = await SqliteState.open(settings.state_directory / "state.db", clock=clock)
@@ -306,11 +298,12 @@ class Worker:
         suspects = []
         for message in left_open:
             self.events.message_recovered(message.id, crashes=message.crashes)
-            if message.crashes >= POISON_CRASHES:
+            verdict = judge(message.crashes, open_attempts=len(left_open))
+            if verdict is Verdict.POISON:
                 why = f"the process died {message.crashes} times while this message was being delivered"
                 await self.spool.hold(Selection(ids=(message.id,)), reason=why, standing=Standing.QUARANTINED)
                 self.events.message_quarantined(message.id, why=why)
-            elif message.crashes >= SUSPECT_CRASHES:
+            elif verdict is Verdict.SUSPECT:
                 suspects.append(message.id)
         return suspects
 

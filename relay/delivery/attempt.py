@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relay.delivery.fleet import Fleet
 from relay.delivery.job import Job
@@ -13,9 +13,11 @@ from relay.delivery.render import Renderer
 from relay.delivery.reports import Reports
 from relay.delivery.tally import Tally
 from relay.dsn import Action
-from relay.envelope import Content, Message, Recipient
+from relay.envelope import Content, Message, Recipient, RecipientStatus
+from relay.errors import SpoolError
 from relay.events import Events
 from relay.outcome import Outcome, RecipientOutcome, Scope, Status
+from relay.pools.pool import Node
 from relay.router.disposition import CoolDown, Delivered, Disposition, Fault, NoEffect, describe
 from relay.router.router import Router
 from relay.router.selection import Route
@@ -28,14 +30,25 @@ ATTEMPT_S = 900.0
 """Longest attempt; the phases have shorter limits of their own (RFC 5321 §4.5.3.2 adds up to more than anybody wants
 to wait, and 10 minutes of it belong to the final dot)."""
 
+GRACE_S = 30.0
+"""After its deadline a driver has this long to come back by itself; then the attempt is ended for it (R22)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """What the driver answered, and when the attempt began (epoch seconds) and how long it took."""
+    """What came of one attempt.
+
+    Attributes:
+        outcomes: one for each recipient, in their order.
+        began_at: epoch seconds.
+        took_s: how long it took.
+        cut: the caller's own deadline ended it, so that a node that did not answer is not to blame.
+    """
 
     outcomes: Sequence[RecipientOutcome]
     began_at: float
     took_s: float
+    cut: bool = False
 
 
 class Attempts:
@@ -101,32 +114,38 @@ class Attempts:
             ret=message.ret,
             envid=message.envid,
         )
+        ends = min(began + ATTEMPT_S, deadline)
+        outcomes: Sequence[RecipientOutcome] = ()
         try:
-            outcomes = await upstream.deliver(outbound, deadline=min(began + ATTEMPT_S, deadline))
+            async with asyncio.timeout_at(ends + GRACE_S):
+                answers = await upstream.deliver(outbound, deadline=ends)
         except CannotTranscode:
-            outcomes = []
+            pass  # `unfit` says it better
         except Exception as error:
-            # A driver raises only on bugs; whether the message left cannot be known then.
+            # A driver raises only on bugs, and never overstays; whether the message left cannot be known then.
             self._events.fault(where=f"node {node.name}", error=f"{message.id}: {type(error).__name__}: {error}")
-            outcomes = _all(recipients, _driver_fault(error))
+            outcomes = _all(recipients, _driver_fault(f"internal fault of the driver ({type(error).__name__})"))
+        else:
+            outcomes = self._complete(message, node, recipients, answers)
         finally:
             rendering.close()
         if unfit:
             outcomes = _all(recipients, _cannot_carry(unfit[0]))
-        return Attempted(outcomes, began_at, loop.time() - began)
+        took_s = loop.time() - began
+        return Attempted(outcomes, began_at, took_s, cut=deadline < began + ATTEMPT_S and loop.time() >= deadline)
 
     async def tell(self, message: Message, route: Route, attempted: Attempted, result: Disposition) -> None:
         """Events, counts, node health and permits."""
         node = route.node.name
         if route.permit is not None:
-            unanswered = max(0, route.granted - len(attempted.outcomes))
-            await self._router.refund(route.permit, result.refund + unanswered)
-        for status, outcomes in _by_status(attempted.outcomes).items():
-            self._tally.add(message, node, status, len(outcomes))
+            unused = sum(not entry.outcome.attempted for entry in attempted.outcomes)
+            await self._router.refund(route.permit, unused + route.granted - len(attempted.outcomes))
+        for outcomes in _by_status(attempted.outcomes):
             first = outcomes[0].outcome
+            self._tally.add(message, node, first.status, len(outcomes), sent=sum(o.outcome.attempted for o in outcomes))
             self._events.attempt(
                 message.id,
-                status,
+                first.status,
                 bridge=message.bridge,
                 pool=message.pool,
                 node=node,
@@ -144,33 +163,73 @@ class Attempts:
             case Delivered():
                 await self._keeper.delivered(node)
             case Fault(error=error):
-                await self._keeper.fault(node, error, began_at=attempted.began_at)
+                if not attempted.cut:
+                    await self._keeper.fault(node, error, began_at=attempted.began_at)
             case CoolDown(until=until, reason=reason):
                 await self._keeper.cool(node, until, reason)
             case NoEffect():
                 pass
 
-    async def close(self, job: Job, result: Disposition) -> None:
-        """End the run: reports first, then the settlement that makes it final."""
+    async def unused(self, route: Route) -> None:
+        """The route was not taken after all: its permit goes back."""
+        if route.permit is not None:
+            await self._router.refund(route.permit, route.granted)
+
+    async def report(self, job: Job, result: Disposition) -> bool:
+        """Tell the sender of the recipients that have just failed for good. Those that are told of become final in
+        `job.message`, which is to be what `unreported` made of the result.
+
+        Returns:
+            False when a report could not be stored.
+        """
+        if not result.failed and not result.expired:
+            return True
         message = result.message
-        if result.failed:
-            await self._reports.tell(message, result.failed, Action.FAILED)
         if result.expired:
             self._events.message_expired(
                 message.id,
                 recipients=[recipient.address for recipient in result.expired],
                 age_s=round(self._clock() - message.received_at),
             )
-            await self._reports.tell(message, result.expired, Action.EXPIRED)
-        await self._spool.settle(job.lease, message, due=result.due, reason=result.reason)
+        untold: list[Recipient] = []
+        for recipients, action in ((result.failed, Action.FAILED), (result.expired, Action.EXPIRED)):
+            try:
+                await self._reports.tell(message, recipients, action)
+            except SpoolError as error:
+                self._events.fault(where="spool", error=f"{message.id}: its report waits: {error}")
+                untold += recipients
+        job.message = _pending_again(message, untold)
+        return not untold
+
+    def _complete(
+        self, message: Message, node: Node, recipients: Sequence[Recipient], answers: Sequence[RecipientOutcome]
+    ) -> Sequence[RecipientOutcome]:
+        """One outcome for each recipient, whatever the driver came back with."""
+        if len(answers) == len(recipients):
+            for answer, recipient in zip(answers, recipients, strict=True):
+                if answer.address != recipient.address:
+                    break
+            else:
+                return answers
+        by_address = {answer.address: answer for answer in answers}
+        missing = RecipientOutcome("", _driver_fault("the driver did not say what became of this recipient"))
+        outcomes = [RecipientOutcome(r.address, by_address.get(r.address, missing).outcome) for r in recipients]
+        if len(by_address.keys() & {r.address for r in recipients}) < len({r.address for r in recipients}):
+            self._events.fault(where=f"node {node.name}", error=f"{message.id}: the driver left recipients out")
+        return outcomes
+
+
+def unreported(result: Disposition) -> Message:
+    """The message with its results, but for failures: they stay open until the sender was told of them, so that nothing
+    that happens meanwhile can settle a failure nobody hears of (R35)."""
+    return _pending_again(result.message, (*result.failed, *result.expired))
 
 
 def _all(recipients: Sequence[Recipient], outcome: Outcome) -> list[RecipientOutcome]:
     return [RecipientOutcome(recipient.address, outcome) for recipient in recipients]
 
 
-def _driver_fault(error: Exception) -> Outcome:
-    text = f"internal fault of the driver ({type(error).__name__})"
+def _driver_fault(text: str) -> Outcome:
     return Outcome(status=Status.UNCERTAIN, scope=Scope.MESSAGE, text=text)
 
 
@@ -187,8 +246,24 @@ def _cannot_carry(error: CannotTranscode) -> Outcome:
     )
 
 
-def _by_status(outcomes: Sequence[RecipientOutcome]) -> dict[Status, list[RecipientOutcome]]:
+def _by_status(outcomes: Sequence[RecipientOutcome]) -> Sequence[Sequence[RecipientOutcome]]:
+    """Outcomes grouped by status."""
+    if len(outcomes) == 1:
+        return (outcomes,)
     groups: dict[Status, list[RecipientOutcome]] = {}
     for entry in outcomes:
         groups.setdefault(entry.outcome.status, []).append(entry)
-    return groups
+    return tuple(groups.values())
+
+
+def _pending_again(message: Message, recipients: Sequence[Recipient]) -> Message:
+    """The message with these recipients not final yet; what they were answered is kept."""
+    if not recipients:
+        return message
+    return replace(
+        message,
+        recipients=tuple(
+            replace(recipient, status=RecipientStatus.PENDING) if recipient in recipients else recipient
+            for recipient in message.recipients
+        ),
+    )

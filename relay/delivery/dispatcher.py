@@ -1,17 +1,15 @@
-"""The loop that moves mail: take what is due in fair order, ask the router, hand over, settle.
+"""The loop that moves mail: take what is due in fair order, let it run (`runs`), and keep everything else waiting.
 
 What it guarantees
-- An attempt is begun durably before the network is touched, and its results are durable before anything follows from
-  them: the next node, the report to the sender, the removal of the message.
-- A hold is not an attempt: the message goes back as it was, with the reason and the time on record, and its whole
-  class is parked behind a gate (`fair`) until that time or until something changes.
-- A message goes through another node in the same run after a node fault; never after an uncertain end.
-- When results cannot be recorded, deliveries stop: each further one would become a duplicate.
+- As many messages of a pool are on their way as its nodes have places, and no more are even looked at.
+- A hold is not an attempt: the message stays as it was, and its whole class is parked behind a gate (`fair`) until the
+  time it was told or until something changes.
+- When results cannot be recorded, deliveries stop: each further one could become a duplicate. What is known stays
+  here until the spool has taken it.
+- A message whose delivery fails in an unforeseen way costs itself a delay, and after three times its freedom.
 
-What it leaves to others: which node (`router`), what follows from an outcome (`router.disposition`), order
-(`fair`), node health (`keeper`), wire protocols (`upstreams`).
-
-Memory is bounded: at most `WINDOW` jobs wait here, everything else stays in the spool and is leased in portions.
+What it leaves to others: which node (`router`), what an attempt comes to (`runs`), order (`fair`), how much is in
+memory (`intake`), node health (`keeper`).
 """
 
 from __future__ import annotations
@@ -19,37 +17,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from relay.delivery.attempt import Attempts
 from relay.delivery.fair import FairQueue
 from relay.delivery.fleet import Fleet
+from relay.delivery.intake import Intake
 from relay.delivery.job import Gate, Job, queue_key
-from relay.envelope import Content, Message, Recipient
+from relay.delivery.runs import Runs, Unreadable, Wait
+from relay.delivery.suspects import POISON
+from relay.envelope import Content, Message
 from relay.errors import SpoolError
 from relay.events import Events
-from relay.router.disposition import Next, dispose, expire
+from relay.pools.pool import Pool
 from relay.router.router import Router
-from relay.router.selection import Busy, Hold, Route, Unroutable, gate_key
-from relay.spool import Lease, LeaseLost, QueueKey, Spool
-
-WINDOW = 20_000
-"""Jobs in memory (about 2 kB each), the size of Postfix's active queue."""
-
-PORTION = 500
-"""Jobs of one queue leased at a time: one query and no hot-path wait for some hundred milliseconds of work."""
-
-PARKED = 50
-"""Jobs kept in memory of a queue behind a closed gate; enough to go at once when it opens."""
+from relay.router.selection import gate_key
+from relay.schedule import ClockSteps
+from relay.spool import Lease, LeaseLost, Selection, Spool, Standing
 
 FRESH = 200
-"""While fewer jobs than this wait, a new message is attempted at once without a detour over the disk. Also the bound
-of how many untouched messages a crash may count as open attempts."""
+"""While fewer jobs than this could go in its pool, a new message is attempted at once without a detour over the disk.
+Also the bound of how many untouched messages of a pool a crash may count as open attempts."""
 
 RUNNING = 2_000
 """Attempts at once in one process, over all nodes."""
+
+GUARANTEED = 20
+"""Attempts a pool may have beyond that, so that pools whose nodes hang do not stop the others."""
 
 LOOK_S = 1.0
 """How often the spool is asked what became due."""
@@ -57,11 +53,24 @@ LOOK_S = 1.0
 TROUBLE_S = 5.0
 """Pause of all deliveries after the spool could not record a result."""
 
-UNROUTABLE_S = 300.0
-"""Pause before a message that no configured node could ever take is looked at again; a reload looks at once."""
+STUBBORN = 12
+"""Failures to give one message back after which it no longer stops the others: a minute of `TROUBLE_S`."""
 
-LONG_AGO_S = 60.0
-"""Pause between sweeps for messages that expire while they wait behind a gate."""
+AGAIN_S = 60.0
+"""Pause before a message is looked at again whose delivery failed in an unforeseen way."""
+
+SWEEP_S = 60.0
+"""Pause between sweeps for messages that grew too old while they waited behind a gate."""
+
+SWEPT = 500
+"""Messages given up in one sweep; while there are more, the next comes after `LOOK_S`."""
+
+SUSPECT_S = 2.0
+"""How long others wait for one message that is tried alone. What kills a process mostly does so before the network is
+reached (R32)."""
+
+SUSPECTS_S = 10.0
+"""How long they wait for all of those."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +85,26 @@ class Waiting:
     pool: str
     until: float
     why: tuple[str, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """One pool's messages on their way.
+
+    Attributes:
+        why: of gates closed by a hold.
+        busy: gates that were closed because no node had a place.
+        undecided: jobs that were started and have no place with a node yet.
+    """
+
+    pool: str
+    queue: FairQueue
+    why: dict[Gate, tuple[str, ...]] = field(default_factory=dict)
+    busy: set[Gate] = field(default_factory=set)
+    running: int = 0
+    undecided: int = 0
+    alarm: asyncio.TimerHandle | None = None
+    alarm_at: float = 0.0  # loop time
 
 
 class Dispatcher:
@@ -99,23 +128,40 @@ class Dispatcher:
         rng: random.Random,
     ) -> None:
         self._spool = spool
-        self._router = router
         self._fleet = fleet
-        self._attempts = attempts
         self._events = events
+        self._share_of = share_of
         self._clock = clock
-        self._rng = rng
-        self._queue = FairQueue(share_of)
-        self._why: dict[Gate, tuple[str, ...]] = {}
-        self._backlog: set[QueueKey] = set()  # queues with due messages that are not in memory
-        self._low: set[QueueKey] = set()  # of those, the ones that memory runs out of
-        self._running: set[asyncio.Task[None]] = set()
+        self._steps = ClockSteps()
+        self._runs = Runs(
+            spool=spool,
+            router=router,
+            fleet=fleet,
+            attempts=attempts,
+            events=events,
+            placed=self._placed,
+            steps=self._steps,
+            clock=clock,
+            steady=_steady,
+            rng=rng,
+        )
+        self._intake = Intake(
+            spool,
+            queue_of=lambda pool: self._line(pool).queue,
+            is_parked=lambda message: self._line(message.pool).queue.is_closed(self._gate(message)),
+            is_mixed=self._is_mixed,
+            add=lambda lease: self._push(self._job(lease)),
+            added=lambda pool: self._pump(self._line(pool)),
+        )
+        self._plain = {name: _plain_gate(pool) for name, pool in fleet.pools.items()}
+        self._lines: dict[str, _Line] = {}
+        self._running: dict[Job, asyncio.Task[None]] = {}
         self._at_work: set[str] = set()  # ids of the messages that tasks work on
-        self._leasing = asyncio.Lock()  # held while messages move from the spool into memory, or are kept from it
-        self._look = asyncio.Event()
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = 0.0  # loop time
-        self._paused_until = 0.0
+        self._held_up: dict[_Line, None] = {}  # lines that found `RUNNING` reached
+        self._stranded: dict[Job, tuple[Standing, str]] = {}  # that the spool would not take back
+        self._chores: set[asyncio.Future[None]] = set()
+        self._paused_until = 0.0  # loop time
+        self._alone = False
         self._stopping = False
 
     # For acceptance
@@ -124,27 +170,37 @@ class Dispatcher:
         """May this new message be leased while it is stored, and attempted at once?
 
         No when its queue has older messages waiting on disk, when its class waits behind a gate, or when enough
-        waits already: then it takes its turn from the spool.
+        waits already: then it takes its turn from the spool. Older messages that are all parked, of other classes,
+        keep nothing back.
         """
-        key = queue_key(message)
+        key, queue = queue_key(message), self._line(message.pool).queue
         return (
             not self._stopping
-            and len(self._queue) < FRESH
-            and key not in self._backlog
-            and not self._queue.is_closed(self._gate(message))
+            and not self._is_paused()
+            and queue.ready < FRESH
+            and (not self._intake.has(key) or queue.is_blocked(key))
+            and not queue.is_closed(self._gate(message))
         )
 
     def offer(self, lease: Lease, content: Content | None) -> None:
         """Start on a message that was just stored with its first attempt begun; `content` spares a read."""
-        message = lease.message
-        self._queue.push(Job(queue_key(message), self._gate(message), lease, begun=True, content=content))
-        self._pump()
+        job = self._job(lease)
+        if self._stopping:
+            self._later(self._spool.release([lease]))  # too late to be tried, and nothing was
+            return
+        job.begun, job.content = True, content
+        self._push(job)
+        self._pump(self._line(job.key.pool))
 
     def stored(self, message: Message) -> None:
         """A message was stored without a lease: its queue has something on disk."""
-        key = queue_key(message)
-        self._backlog.add(key)
-        self._ask_for_more(key)
+        self._intake.note(queue_key(message))
+
+    def unmake(self, lease: Lease) -> None:
+        """Remove a message that was stored and never promised to anybody, now or as soon as the spool can."""
+        job = self._job(lease)
+        job.message = replace(lease.message, recipients=())
+        self._later(self._give_back(job, ""))
 
     # For the owner
 
@@ -152,36 +208,49 @@ class Dispatcher:
         """Work until cancelled; `stop` first for an orderly end."""
         loop = asyncio.get_running_loop()
         survey_at = loop.time()
-        sweep_at = loop.time() + LONG_AGO_S
+        sweep_at = loop.time() + SWEEP_S
         while True:
-            self._look.clear()
+            if step_s := self._steps.look(self._clock(), loop.time()):
+                self._later(self._clock_was_set(step_s))
             try:
                 if loop.time() >= survey_at:
                     survey_at = loop.time() + LOOK_S
-                    await self._survey()
-                await self._refill()
-                if loop.time() >= sweep_at:
-                    sweep_at = loop.time() + LONG_AGO_S
-                    self._expire_parked()
+                    await self._give_back_stranded()
+                    await self._intake.survey(self._clock())
+                    await self._intake.look_behind(self._clock())
+                await self._intake.refill(self._clock())
             except SpoolError as error:
-                self._trouble(error)
-            self._pump()
+                self._events.fault(where="spool", error=f"the queue cannot be read: {error}")
+            if loop.time() >= sweep_at:
+                sweep_at = loop.time() + (LOOK_S if self._sweep() else SWEEP_S)
+            self._pump_all()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(survey_at):
-                    await self._look.wait()
+                    await self._intake.wanted.wait()
 
-    async def try_alone(self, message_id: str, seconds: float) -> None:
-        """Deliver one message while nothing else runs here, for at most `seconds`; then it goes on beside others.
+    async def try_alone(self, suspects: Sequence[str]) -> None:
+        """Before `run`: deliver these messages one after the other while nothing else runs here, and not for long.
 
-        For what was in delivery when the process died: should it die again, this message is known to be why.
+        They were in delivery when the process died, more than once. Should it die again now, it is known which one of
+        them is why (`suspects`).
         """
-        lease = await self._spool.lease(message_id)
-        if lease is not None:
-            message = lease.message
-            work = asyncio.create_task(self._work(Job(queue_key(message), self._gate(message), lease)))
-            self._running.add(work)
-            work.add_done_callback(self._running.discard)
-            await asyncio.wait([work], timeout=seconds)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + SUSPECTS_S
+        self._alone = True
+        try:
+            for message_id in suspects:
+                if loop.time() >= end:
+                    break  # enough: the rest goes with the others
+                try:
+                    lease = await self._spool.lease(message_id)
+                except SpoolError as error:
+                    self._events.fault(where="spool", error=f"{message_id}: {error}")
+                    continue
+                if lease is not None:
+                    task = self._start(self._line(lease.message.pool), self._job(lease))
+                    await asyncio.wait([task], timeout=SUSPECT_S)
+        finally:
+            self._alone = False
 
     async def stop(self, deadline: float) -> int:
         """Start nothing new, let running attempts end until `deadline` (loop time), give the rest back.
@@ -190,45 +259,48 @@ class Dispatcher:
             How many attempts were cut off; they are open in the spool and will be logged as possible duplicates.
         """
         self._stopping = True
-        if self._alarm is not None:
-            self._alarm.cancel()
+        for line in self._lines.values():
+            if line.alarm is not None:
+                line.alarm.cancel()
         if self._running:
             timeout = max(0.0, deadline - asyncio.get_running_loop().time())
-            await asyncio.wait(self._running, timeout=timeout)
-        cut = len(self._running)
-        for task in tuple(self._running):
+            await asyncio.wait(self._running.values(), timeout=timeout)
+        cut = tuple(self._running.values())
+        for task in cut:
             task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
-        begun = [job.lease for job in self._queue.take(lambda _: True) if job.begun]
-        if begun:
-            await self._spool.release(begun)
-        return cut
+        await asyncio.gather(*cut, *self._chores, return_exceptions=True)
+        for line in self._lines.values():
+            await self._put_back(line.queue.take(lambda job: job.begun or job.has_news))
+        await self._give_back_stranded()
+        return len(cut)
 
     def changed(self) -> None:
         """Something about nodes changed: whatever is parked is worth asking again."""
-        self._why.clear()
-        self._queue.open_gates()
-        self._look.set()
-        self._pump()
+        for line in self._lines.values():
+            for gate in line.queue.closed_gates():
+                line.queue.open_gate(gate)
+        self._intake.wanted.set()
+        self._pump_all()
 
     def freed(self, pool: str) -> None:
         """A full node of this pool has a free place again."""
-        self._queue.open_gates(lambda gate: gate[0] == pool and gate not in self._why)  # type: ignore[index]
-        self._pump()
+        line = self._line(pool)
+        busy, line.busy = line.busy, set()
+        for gate in busy:
+            line.queue.open_gate(gate)
+        self._pump(line)
 
     @contextlib.asynccontextmanager
     async def set_aside(self, chosen: Callable[[Message], bool]) -> AsyncIterator[None]:
         """While an operator acts on these: those that only wait here go back to the spool, and nothing is leased until
         the operator is done. What is with a node stays there."""
-        async with self._leasing:
-            jobs = self._queue.take(lambda job: chosen(job.message))
-            if jobs:
-                await self._spool.release([job.lease for job in jobs])
-                self._backlog.update(job.key for job in jobs)
+        async with self._intake.lock:
+            jobs = [job for line in self._lines.values() for job in line.queue.take(lambda job: chosen(job.message))]
+            await self._put_back(jobs)
             try:
                 yield
             finally:
-                self._look.set()
+                self._intake.wanted.set()
 
     @property
     def at_work(self) -> AbstractSet[str]:
@@ -237,19 +309,17 @@ class Dispatcher:
 
     def waits(self, message: Message) -> Waiting | None:
         """What keeps messages like this one back, whether it was asked for itself or not; None when nothing does."""
-        gate = self._gate(message)
-        until = self._queue.closed_until(gate)
-        if until is None:
-            return None
-        return Waiting(pool=message.pool, until=until, why=self._why.get(gate, ()))
+        line, gate = self._line(message.pool), self._gate(message)
+        until = line.queue.closed_until(gate)
+        return None if until is None else Waiting(pool=line.pool, until=until, why=line.why.get(gate, ()))
 
     def waiting(self) -> list[Waiting]:
         """What stands behind closed gates, and why."""
-        gates = self._queue.closed_gates()
         return [
-            Waiting(pool=str(gate[0]), until=until, why=self._why[gate])  # type: ignore[index]
-            for gate, until in gates.items()
-            if gate in self._why
+            Waiting(pool=line.pool, until=until, why=line.why[gate])
+            for line in self._lines.values()
+            for gate, until in line.queue.closed_gates().items()
+            if gate in line.why
         ]
 
     @property
@@ -258,214 +328,241 @@ class Dispatcher:
 
     @property
     def in_memory(self) -> int:
-        return len(self._queue)
+        return sum(len(line.queue) for line in self._lines.values())
 
     # Moving
 
-    def _gate(self, message: Message) -> Gate:
-        pool = self._fleet.pools.get(message.pool)
-        return (message.pool, gate_key(message, pool) if pool is not None else None)
+    def _line(self, pool: str) -> _Line:
+        line = self._lines.get(pool)
+        if line is None:
+            line = self._lines[pool] = _Line(pool, FairQueue(self._share_of))
+        return line
 
-    def _pump(self) -> None:
-        """Start whatever can start now. Synchronous: called wherever something may have changed."""
-        if self._stopping:
+    def _gate(self, message: Message) -> Gate:
+        """The class of a message. While it is bound to a node all others so bound are of its class."""
+        bound = message.bound_node if message.bound_node and self._clock() < message.bound_until else ""
+        plain = self._plain.get(message.pool)
+        if plain is not None and not bound:
+            return plain
+        pool = self._fleet.pools.get(message.pool)
+        return (gate_key(message, pool).fit, bound) if pool is not None else None
+
+    def _is_mixed(self, pool: str) -> bool:
+        """Where all nodes take any message, nearly all messages are of one class, and it is known to be parked."""
+        plain = self._plain.get(pool)
+        return plain is None or not self._line(pool).queue.is_closed(plain)
+
+    def _job(self, lease: Lease) -> Job:
+        return Job(queue_key(lease.message), self._gate(lease.message), lease)
+
+    def _push(self, job: Job) -> None:
+        self._line(job.key.pool).queue.push(job)
+
+    def _is_paused(self) -> bool:
+        return self._alone or _steady() < self._paused_until or any(job.failures < STUBBORN for job in self._stranded)
+
+    def _pump(self, line: _Line) -> None:
+        """Start what can start now. Synchronous: called wherever something may have changed. Hot path."""
+        queue = line.queue
+        if self._stopping or not queue or self._is_paused():
             return
         now = self._clock()
-        if now < self._paused_until:
-            self._wake_at(self._paused_until)
-            return
-        while len(self._running) < RUNNING and (job := self._queue.pop(now)) is not None:
-            self._ask_for_more(job.key)
-            if job.key.pool in self._fleet.pools and self._fleet.is_full(job.key.pool):
-                self._wait_for_place(job, float("inf"))
-                continue
-            task = asyncio.create_task(self._work(job))
-            self._running.add(task)
-            task.add_done_callback(self._ended)
-        opening = self._queue.next_opening()
+        while line.undecided < self._fleet.free(line.pool):
+            if len(self._running) >= RUNNING and line.running >= GUARANTEED:
+                self._held_up[line] = None
+                return
+            job = queue.pop(now)
+            if job is None:
+                break
+            self._intake.ask(job.key)
+            job.undecided = True
+            line.undecided += 1
+            self._start(line, job)
+        opening = queue.next_opening()
         if opening is not None:
-            self._wake_at(opening)
+            self._wake_at(line, opening)
 
-    def _wait_for_place(self, job: Job, until: float) -> None:
-        """Park the job's class until a node has a free connection. An earlier reason for parking it is over: `freed`
-        opens only gates without one."""
-        self._why.pop(job.gate, None)
-        self._queue.push(job, front=True)
-        self._queue.close_gate(job.gate, until)
+    def _pump_all(self) -> None:
+        for line in tuple(self._lines.values()):
+            self._pump(line)
 
-    def _ask_for_more(self, key: QueueKey) -> None:
-        if key in self._backlog and self._queue.waiting(key) < PARKED:
-            self._low.add(key)
-            self._look.set()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._pump()
-
-    def _wake_at(self, when: float) -> None:
+    def _wake_at(self, line: _Line, when: float) -> None:
         """Pump again at `when` (epoch seconds), or earlier when that is asked for already."""
         loop = asyncio.get_running_loop()
         at = loop.time() + max(0.0, when - self._clock())
-        if self._alarm is not None:
-            if loop.time() < self._alarm_at <= at:
+        if line.alarm is not None:
+            if loop.time() < line.alarm_at <= at:
                 return
-            self._alarm.cancel()
-        self._alarm_at = at
-        self._alarm = loop.call_at(at, self._pump)
+            line.alarm.cancel()
+        line.alarm_at = at
+        line.alarm = loop.call_at(at, self._pump, line)
 
-    async def _work(self, job: Job) -> None:
-        """One job from the queue to its settlement. Nothing may escape: this is the outermost loop."""
-        self._at_work.add(job.message.id)
+    def _start(self, line: _Line, job: Job) -> asyncio.Task[None]:
+        line.running += 1
+        task = self._running[job] = asyncio.create_task(self._work(line, job))
+        return task
+
+    def _placed(self, job: Job) -> None:
+        """A job has found its node."""
+        if job.undecided:
+            line = self._line(job.key.pool)
+            job.undecided = False
+            line.undecided -= 1
+            line.why.pop(job.gate, None)
+            line.queue.admit(job.gate)
+
+    async def _work(self, line: _Line, job: Job) -> None:
+        """One job from the queue until it has ended or waits again. Nothing may escape: this is the outermost loop."""
+        message_id = job.message.id
+        self._at_work.add(message_id)
         try:
-            await self._deliver(job)
+            wait = await self._runs.carry(job)
+            if wait is not None:
+                await self._park(line, job, wait)
+        except asyncio.CancelledError:
+            if job.has_news:  # known here alone; without it what was sent is sent once more
+                await self._give_back(job, "the relay stopped")
+            raise
         except LeaseLost:
-            self._events.fault(where="delivery", error=f"{job.message.id}: another owner took it over")
+            self._events.fault(where="delivery", error=f"{message_id}: another owner took it over")
+        except Unreadable as error:
+            self._events.fault(where="spool", error=f"{message_id}: {error}")
+            await self._put_back([job], due=self._clock() + AGAIN_S, reason=str(error))
         except SpoolError as error:
             self._trouble(error)
             await self._give_back(job, "its results could not be recorded")
         except Exception as error:  # a bug must cost one message a delay, not the relay its loop
-            self._events.fault(where="delivery", error=f"{job.message.id}: {type(error).__name__}: {error}")
-            await self._give_back(job, f"internal fault: {type(error).__name__}")
+            await self._give_up(job, error)
         finally:
-            self._at_work.discard(job.message.id)
+            self._at_work.discard(message_id)
+            self._running.pop(job, None)
+            line.running -= 1
+            if job.undecided:
+                job.undecided = False
+                line.undecided -= 1
+                line.queue.admit(job.gate, 1)
+            self._pump(line)
+            if self._held_up and len(self._running) < RUNNING:
+                waiting = next(iter(self._held_up))
+                del self._held_up[waiting]
+                self._pump(waiting)
 
-    async def _deliver(self, job: Job) -> None:
-        """One run over a message: nodes in turn until it is done, or must wait."""
-        while True:
-            message = job.message
-            if (expired := expire(message, self._clock(), self._attempts.policy)) is not None:
-                await self._attempts.close(job, expired)
-                return
-            recipients = job.run.open(message)
-            decision = await self._router.route(
-                message,
-                tried=job.run.tried,
-                busy=self._fleet.full(message.pool),
-                now=self._clock(),
-                recipients=len(recipients),
-            )
-            match decision:
-                case Route():
-                    if not await self._attempt(job, decision, recipients[: decision.granted]):
-                        return
-                case Hold():
-                    await self._hold(job, decision)
-                    return
-                case Busy():
-                    self._wait_for_place(job, decision.until)
-                    return
-                case Unroutable():
-                    until = self._clock() + UNROUTABLE_S
-                    self._events.message_held(message.id, until=until, why=[decision.reason])
-                    await self._put_off(job, until, decision.reason)
-                    return
-
-    async def _attempt(self, job: Job, route: Route, recipients: Sequence[Recipient]) -> bool:
-        """Run one attempt; False when the job has ended with it."""
-        node = route.node
-        upstream = self._fleet.enter(node.name)
-        try:
-            if not job.begun:
-                job.lease = (await self._spool.begin([job.lease]))[0]
-                job.begun = True
-            if job.content is None:
-                job.content = await self._spool.content(job.message.id)
-            attempted = await self._attempts.call(job.message, job.content, route, upstream, recipients)
-        finally:
-            self._fleet.leave(node.name)
-        before = job.message
-        result = dispose(
-            before,
-            node,
-            attempted.outcomes,
-            run=job.run,
-            pool=self._fleet.pools[before.pool],
-            policy=self._attempts.policy,
-            now=self._clock(),
-            jitter=self._rng.random(),
-        )
-        await self._attempts.tell(before, route, attempted, result)
-        job.run, job.due = result.run, result.due
-        match result.next:
-            case Next.CONTINUE | Next.ANOTHER_NODE:
-                if result.message != before:
-                    job.lease = await self._spool.progress(job.lease, result.message)
-                return True
-            case Next.HOLD:
-                await self._put_off(job, result.due, result.reason)
-            case Next.DONE | Next.LATER:
-                if result.message.pending:
-                    self._backlog.add(job.key)
-                await self._attempts.close(job, result)
-        return False
-
-    async def _hold(self, job: Job, hold: Hold) -> None:
-        """Give the message back with the reason on record, and park its class when the answer is about the class."""
-        why = tuple(f"{considered.node}: {considered.reason}" for considered in hold.trace)
-        run = job.run
-        if run.attempted:
-            # What the attempts of this run found out stays; those that wait for the schedule must not go earlier.
-            due = max(hold.until, job.due) if run.waiting else hold.until
-            self._events.message_held(job.message.id, until=due, why=why)
-            self._backlog.add(job.key)
-            await self._spool.settle(job.lease, job.message, due=due, reason=hold.reason)
+    async def _park(self, line: _Line, job: Job, wait: Wait) -> None:
+        """Let a job wait here with its whole class, or alone when the answer was about what it has tried itself."""
+        job.gate = (job.message.id,) if job.run.tried else self._gate(job.message)
+        line.queue.push(job)
+        line.queue.close_gate(job.gate, wait.until)
+        if not wait.why:
+            line.why.pop(job.gate, None)
+            line.busy.add(job.gate)
             return
-        self._events.message_held(job.message.id, until=hold.until, why=why)
-        if hold.gate is None:
-            await self._put_off(job, hold.until, hold.reason)
-            return
-        self._queue.close_gate(job.gate, hold.until)
-        self._why[job.gate] = why
-        surplus = self._queue.trim(job.gate, PARKED)
-        self._backlog.add(job.key)
-        self._backlog.update(other.key for other in surplus)
-        await self._spool.release([job.lease, *(other.lease for other in surplus)], reason=hold.reason)
+        line.why[job.gate] = wait.why
+        line.busy.discard(job.gate)
+        if line.queue.begun_behind(job.gate):
+            # It may be long: were the process to die meanwhile, they would pass for possible duplicates.
+            await self._put_back(line.queue.take(lambda other: other.begun, gate=job.gate), reason=wait.reason)
 
-    async def _put_off(self, job: Job, due: float, reason: str) -> None:
-        self._backlog.add(job.key)
-        await self._spool.release([job.lease], due=due, reason=reason)
+    # Giving back
 
-    async def _give_back(self, job: Job, reason: str) -> None:
-        """Return a job whose end is unclear; what was sent is open in the spool when this fails too."""
+    async def _put_back(self, jobs: Iterable[Job], *, due: float | None = None, reason: str = "") -> None:
+        """Return jobs that wait here to the spool: as they were, or with what their run has come to."""
+        untouched = []
+        for job in jobs:
+            if job.run.attempted:
+                await self._give_back(job, reason or job.run.reason, due=due if due is not None else job.due)
+            else:
+                untouched.append(job)
+        for job in untouched:
+            self._intake.note(job.key)
         try:
-            self._backlog.add(job.key)
-            await self._spool.settle(job.lease, job.message, due=self._clock() + 60.0, reason=reason)
+            await self._spool.release([job.lease for job in untouched], due=due, reason=reason)
         except SpoolError as error:
             self._trouble(error)
+            self._stranded.update((job, (Standing.QUEUED, reason)) for job in untouched)
+
+    async def _give_back(
+        self, job: Job, reason: str, *, due: float | None = None, standing: Standing = Standing.QUEUED
+    ) -> None:
+        """End a lease with what is known of the message. What the spool does not take now is kept for it."""
+        try:
+            await self._spool.settle(
+                job.lease,
+                job.message,
+                due=max(self._clock() + AGAIN_S, job.due) if due is None else due,
+                standing=standing,
+                reason=reason,
+            )
+        except LeaseLost:
+            pass
+        except SpoolError as error:
+            job.failures += 1
+            self._stranded[job] = (standing, reason)
+            self._trouble(error)
+
+    async def _give_back_stranded(self) -> None:
+        """Try again what the spool would not take; the first failure ends it."""
+        for job, (standing, reason) in list(self._stranded.items()):
+            del self._stranded[job]
+            await self._give_back(job, reason, standing=standing)
+            if job in self._stranded:
+                return
+
+    async def _give_up(self, job: Job, error: Exception) -> None:
+        """An unforeseen failure: the message waits, and is set aside when it happens again and again."""
+        message = job.message
+        what = f"{type(error).__name__}: {error}"
+        self._events.fault(where="delivery", error=f"{message.id}: {what}")
+        job.message = replace(message, crashes=message.crashes + 1)
+        if job.message.crashes < POISON:
+            await self._give_back(job, f"internal fault: {what}")
+            return
+        why = f"its delivery failed {job.message.crashes} times in an unforeseen way: {what}"
+        await self._give_back(job, why, standing=Standing.QUARANTINED)
+        self._events.message_quarantined(message.id, why=why)
 
     def _trouble(self, error: SpoolError) -> None:
         self._events.fault(where="spool", error=f"{error}; deliveries pause for {TROUBLE_S:.0f} s")
-        self._paused_until = self._clock() + TROUBLE_S
+        self._paused_until = _steady() + TROUBLE_S
 
-    # Portions from the spool
+    # Now and then
 
-    async def _survey(self) -> None:
-        """Ask the spool which queues have something due."""
-        now = self._clock()
-        due = [d for d in await self._spool.depths() if d.next_due is not None and d.next_due <= now]
-        self._backlog = {depth.key for depth in due}
-        for key in self._backlog:
-            self._ask_for_more(key)
+    def _sweep(self) -> bool:
+        """End the life of messages that grew too old while waiting behind a gate; True when there may be more."""
+        left = SWEPT
+        for line in self._lines.values():
+            old = line.queue.take(lambda job: self._runs.too_old(job.message) is not None)
+            for job in old[:left]:
+                self._intake.ask(job.key)
+                self._start(line, job)
+            for job in old[left:]:
+                line.queue.push(job)
+            left -= min(left, len(old))
+        return left < SWEPT
 
-    async def _refill(self) -> None:
-        """Lease a portion for each queue that memory runs out of."""
-        now = self._clock()
-        while self._low and not self._stopping and len(self._queue) < WINDOW:
-            async with self._leasing:
-                key = self._low.pop()
-                limit = min(PORTION, WINDOW - len(self._queue))
-                leases = await self._spool.lease_due(key, now=now, limit=limit)
-                if len(leases) < limit:
-                    self._backlog.discard(key)
-                for lease in leases:
-                    self._queue.push(Job(key, self._gate(lease.message), lease))
-            self._pump()
+    async def _clock_was_set(self, step_s: float) -> None:
+        """Times at which messages and gates wait were written with the old clock."""
+        self._events.fault(where="clock", error=f"the clock was set by {step_s:+.0f} s")
+        self.changed()
+        if step_s < 0:
+            try:
+                await self._spool.retry(Selection(standing=Standing.QUEUED), now=self._clock())
+            except SpoolError as error:
+                self._events.fault(where="spool", error=f"due times of before stay: {error}")
 
-    def _expire_parked(self) -> None:
-        """End the life of messages that grew too old while waiting behind a gate."""
-        now = self._clock()
-        old = self._queue.take(lambda job: expire(job.message, now, self._attempts.policy) is not None)
-        for job in old:
-            task = asyncio.create_task(self._work(job))
-            self._running.add(task)
-            task.add_done_callback(self._ended)
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        """Do something nobody waits for."""
+        task = asyncio.ensure_future(work)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+
+def _steady() -> float:
+    """Seconds of a clock that nobody sets."""
+    return asyncio.get_running_loop().time()
+
+
+def _plain_gate(pool: Pool) -> Gate | None:
+    """The class of every message of a pool whose nodes all take any message; None where they differ."""
+    if any(node.sender_domains or node.max_size or not node.smtputf8 for node in pool.nodes):
+        return None
+    return ("any", "")

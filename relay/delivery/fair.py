@@ -1,23 +1,30 @@
-"""The order in which waiting messages go: fair between lanes, between bridges, and past closed gates.
+"""The order in which the waiting messages of one pool go: fair between lanes, between bridges, and past closed gates.
 
-A message stands in a *flow*: one bridge, one lane, one gate. A gate is a class of messages that can or cannot be
-routed together (`router.selection.gate_key`); when the router says "hold until T" or "no free connection" for one of
-them, the gate closes and the whole class is parked without being asked again, however many they are. That is what
-makes 100,000 waiting messages cost nothing.
+A message stands in a *flow*: one bridge, one lane, one gate, oldest first. A gate is a class of messages that can or
+cannot be routed together (`router.selection.gate_key`); when the router says "hold until T" or "no free connection"
+for one of them, the gate closes and the whole class is parked without being asked again, however many they are. That
+is what makes 100,000 waiting messages cost nothing.
+
+A gate that opens again opens by a crack: one message goes through and is asked. Only when it passes (`admit`) may
+others follow, each that passes bringing two more, so that a mistaken opening costs one decision and not thousands.
 
 Shares are kept by virtual time (start-time fair queueing): every lane, and every bridge within its lane, has a clock
-that advances by cost ÷ weight when it is served, and the smallest clock is served next. Who was idle starts at the
+that advances by cost ÷ weight when it is served, and the smallest clock is served next. Who was idle goes on at the
 clock of the moment, so that silence earns no burst; who is busy gets its share, so that nobody starves. Cost is
 counted in recipients.
 
-Pure: no I/O, no clock; the caller passes `now`. All operations are O(log flows).
+Pure: no I/O, no clock; the caller passes `now`. Operations are O(log bridges). Closing a gate is O(1), opening one
+O(flows that were met and passed over while it was closed).
+
+Source: Goyal, Vin, Cheng, "Start-time Fair Queueing", 1996.
 """
 
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from relay.delivery.job import Gate, Job
@@ -25,37 +32,79 @@ from relay.envelope import Lane
 from relay.spool import QueueKey
 
 LANE_WEIGHTS = {Lane.TRANSACTIONAL: 8.0, Lane.BULK: 1.0}
-"""A full bulk lane gives way to transactional mail at 8 : 1, and still gets a ninth of a saturated relay."""
+"""A full bulk lane gives way to transactional mail at 8 : 1, and still gets a ninth of a saturated pool."""
+
+PROBES = 1
+"""Messages that try a gate which has just opened."""
+
+FOLLOWERS = 2
+"""Messages that may follow each one that passed such a gate: ten rounds of decisions make a thousand of one."""
+
+FOREVER = float("inf")
 
 
 @dataclass(slots=True, eq=False)
-class _Flow:
-    """Messages of one bridge in one lane behind one gate, oldest first."""
+class _Lane:
+    """Attributes:
+    clock: virtual time of the lane; floor: clock at which one of its bridges was served last.
+    heap: bridges by clock; some may turn out to have nothing to send.
+    ready: jobs behind open gates.
+    tidy_at: number of bridges at which those that are gone are looked for.
+    """
 
-    key: QueueKey
-    gate: Gate
-    jobs: deque[Job] = field(default_factory=deque)
+    weight: float
+    clock: float = 0.0
+    floor: float = 0.0
+    heap: list[tuple[float, int, _Bridge]] = field(default_factory=list)
+    bridges: dict[str, _Bridge] = field(default_factory=dict)
+    ready: int = 0
+    tidy_at: int = 64
 
 
 @dataclass(slots=True, eq=False)
 class _Bridge:
-    """A bridge within a lane: its open flows take turns."""
+    """A bridge within a lane. Its flows take turns; those met behind a closed gate move to its shelf."""
 
     name: str
-    lane: Lane
     clock: float = 0.0
-    flows: int = 0  # that hold jobs, parked ones included
-    open_flows: deque[_Flow] = field(default_factory=deque)
-    queued: bool = False  # has an entry in the lane's heap
+    jobs: int = 0
+    flows: deque[_Flow] = field(default_factory=deque)
+    queued: bool = False  # stands in the lane's heap
 
 
 @dataclass(slots=True, eq=False)
-class _LaneQueue:
-    weight: float
-    clock: float = 0.0
-    floor: float = 0.0  # the clock at which the last bridge was served; newcomers start here
-    heap: list[tuple[float, int, _Bridge]] = field(default_factory=list)
-    bridges: dict[str, _Bridge] = field(default_factory=dict)
+class _Gate:
+    """Open (`until` None), open by a crack (and `limit` more may pass), or closed.
+
+    Closed for good with `limit` 0 means: enough have passed for now, their decisions are awaited.
+    """
+
+    key: Gate
+    until: float | None = None
+    limit: int | None = None
+    jobs: int = 0  # behind it
+    begun: int = 0  # of those, with an open attempt
+    by_lane: dict[_Lane, int] = field(default_factory=dict)
+    shelf: list[_Flow] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class _Queue:
+    """What is in memory of one queue of the spool."""
+
+    flows: dict[Gate, _Flow] = field(default_factory=dict)
+    jobs: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Flow:
+    key: QueueKey
+    queue: _Queue
+    lane: _Lane
+    bridge: _Bridge
+    gate: _Gate
+    jobs: deque[Job] = field(default_factory=deque)
+    queued: bool = False  # stands among its bridge's flows or on its gate's shelf
 
 
 class FairQueue:
@@ -67,198 +116,272 @@ class FairQueue:
 
     def __init__(self, share_of: Callable[[str], int]) -> None:
         self._share_of = share_of
-        self._lanes = {lane: _LaneQueue(weight) for lane, weight in LANE_WEIGHTS.items()}
-        self._flows: dict[tuple[QueueKey, Gate], _Flow] = {}
-        self._behind: dict[Gate, set[_Flow]] = {}
-        self._closed: dict[Gate, float] = {}  # gate -> when it opens by itself
-        self._openings: list[tuple[float, int, Gate]] = []
-        self._counts: dict[QueueKey, int] = {}
+        self._lanes = {lane: _Lane(weight) for lane, weight in LANE_WEIGHTS.items()}
+        self._queues: dict[QueueKey, _Queue] = {}
+        self._gates: dict[Gate, _Gate] = {}  # that are not wide open, or have jobs behind them
+        self._openings: list[tuple[float, int, _Gate]] = []
+        self._clock = 0.0  # virtual time
         self._length = 0
         self._sequence = 0
+
+    # Jobs
 
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def ready(self) -> int:
+        """Jobs behind open gates."""
+        return sum(lane.ready for lane in self._lanes.values())
+
     def waiting(self, key: QueueKey) -> int:
         """Jobs of this queue in memory, parked ones included."""
-        return self._counts.get(key, 0)
+        queue = self._queues.get(key)
+        return queue.jobs if queue else 0
 
-    def push(self, job: Job, *, front: bool = False) -> None:
-        """Add a job; `front` for one that was popped and could not go, so that order of age is kept."""
-        key, gate = job.key, job.gate
-        flow = self._flows.get((key, gate))
+    def is_blocked(self, key: QueueKey) -> bool:
+        """There are jobs of this queue here, and all of them stand behind closed gates."""
+        queue = self._queues.get(key)
+        return queue is not None and all(flow.gate.until is not None for flow in queue.flows.values())
+
+    def push(self, job: Job) -> None:
+        """Add a job at its place by age: one that was popped and could not go stands before younger ones again."""
+        queue = self._queues.get(job.key)
+        flow = queue.flows.get(job.gate) if queue else None
         if flow is None:
-            flow = self._add_flow(key, gate)
-        if front:
-            flow.jobs.appendleft(job)
+            flow = self._add_flow(job.key, job.gate)
+        jobs, gate, lane = flow.jobs, flow.gate, flow.lane
+        if not jobs or jobs[-1].message.id <= job.message.id:
+            jobs.append(job)
+        elif job.message.id <= jobs[0].message.id:
+            jobs.appendleft(job)
         else:
-            flow.jobs.append(job)
-        self._counts[key] = self._counts.get(key, 0) + 1
+            jobs.insert(bisect_right(jobs, job.message.id, key=_id), job)
         self._length += 1
-        if len(flow.jobs) == 1 and gate not in self._closed:
-            self._admit(flow)
+        flow.queue.jobs += 1
+        flow.bridge.jobs += 1
+        gate.jobs += 1
+        gate.begun += job.begun
+        gate.by_lane[lane] = gate.by_lane.get(lane, 0) + 1
+        if gate.until is None:
+            self._add_ready(lane, 1)
+        if not flow.queued:
+            self._admit_flow(flow)
 
     def pop(self, now: float) -> Job | None:
         """The job that goes next, or None when nothing waits behind an open gate."""
-        self._open_due(now)
-        lane = self._next_lane()
+        while (opening := self.next_opening()) is not None and opening <= now:
+            self._open(self._openings[0][2], PROBES)
+        lane = min((lane for lane in self._lanes.values() if lane.ready), key=_clock, default=None)
         if lane is None:
             return None
         while lane.heap:
-            _, _, bridge = heapq.heappop(lane.heap)
+            bridge = heapq.heappop(lane.heap)[2]
             bridge.queued = False
-            flow = self._next_flow(bridge)
+            flow = _next_flow(bridge)
             if flow is None:
                 continue
             job = flow.jobs.popleft()
             if flow.jobs:
-                bridge.open_flows.append(flow)
-            else:
-                self._remove_flow(flow)
+                flow.queued = True
+                bridge.flows.append(flow)
             cost = max(1, len(job.message.recipients))
-            lane.floor = bridge.clock
+            self._clock, lane.floor = lane.clock, bridge.clock
             lane.clock += cost / lane.weight
             bridge.clock += cost / max(1, self._share_of(bridge.name))
-            if bridge.open_flows:
+            if bridge.flows:
                 self._enqueue(lane, bridge)
-            self._forget(flow.key)
+            gate = flow.gate
+            self._count_out(flow, job)
+            self._forget_empty(flow)
+            if gate.limit:
+                gate.limit -= 1
+                if not gate.limit:
+                    self._close(gate, FOREVER)
             return job
         return None
 
+    def take(self, chosen: Callable[[Job], bool], *, gate: Gate | None = None) -> list[Job]:
+        """Remove and return the waiting jobs that match: those behind one gate, or wherever they stand. O(jobs)."""
+        taken: list[Job] = []
+        for queue in list(self._queues.values()):
+            flows = list(queue.flows.values()) if gate is None else [queue.flows[gate]] if gate in queue.flows else []
+            for flow in flows:
+                hits = {job for job in flow.jobs if chosen(job)}
+                if hits:
+                    taken += [job for job in flow.jobs if job in hits]
+                    flow.jobs = deque(job for job in flow.jobs if job not in hits)
+                    for job in hits:
+                        self._count_out(flow, job)
+                    self._forget_empty(flow)
+        return taken
+
+    # Gates
+
     def close_gate(self, gate: Gate, until: float) -> None:
-        """Park everything behind this gate until `until` (epoch seconds; inf = until `open_gates`)."""
-        self._closed[gate] = until
-        if until != float("inf"):
-            self._sequence += 1
-            heapq.heappush(self._openings, (until, self._sequence, gate))
+        """Park everything behind this gate until `until` (epoch seconds; inf = until it is opened)."""
+        found = self._gates.get(gate)
+        if found is None:
+            found = self._gates[gate] = _Gate(gate)
+        found.limit = None
+        self._close(found, until)
+
+    def open_gate(self, gate: Gate) -> None:
+        """Something changed, and asking again is worth it."""
+        found = self._gates.get(gate)
+        if found is not None and found.until is not None:
+            self._open(found, PROBES)
+
+    def admit(self, gate: Gate, jobs: int = FOLLOWERS) -> None:
+        """One that came through this gate has passed: let others follow. Nothing happens when the gate was closed for
+        another reason meanwhile."""
+        found = self._gates.get(gate)
+        if found is not None and found.limit is not None:
+            self._open(found, found.limit + jobs)
 
     def is_closed(self, gate: Gate) -> bool:
-        return gate in self._closed
+        found = self._gates.get(gate)
+        return found is not None and found.until is not None
 
     def closed_until(self, gate: Gate) -> float | None:
         """When this gate opens by itself, inf when something must open it; None while it is open."""
-        return self._closed.get(gate)
+        found = self._gates.get(gate)
+        return found.until if found else None
 
-    def open_gates(self, matching: Callable[[Gate], bool] | None = None) -> None:
-        """Open the gates that match, or all of them: something changed and is worth asking again."""
-        for gate in [g for g in self._closed if matching is None or matching(g)]:
-            self._open(gate)
+    def closed_gates(self) -> dict[Gate, float]:
+        """Gates and when they open by themselves."""
+        return {key: gate.until for key, gate in self._gates.items() if gate.until is not None}
 
     def next_opening(self) -> float | None:
         """Epoch seconds at which the first closed gate opens by itself; None when none does."""
-        while self._openings and self._closed.get(self._openings[0][2]) != self._openings[0][0]:
-            heapq.heappop(self._openings)  # opened or moved meanwhile
-        return self._openings[0][0] if self._openings else None
+        openings = self._openings
+        while openings and openings[0][2].until != openings[0][0]:
+            heapq.heappop(openings)  # opened or moved meanwhile
+        return openings[0][0] if openings else None
 
-    def closed_gates(self) -> dict[Gate, float]:
-        """Gates and when they open, for `relay status`."""
-        return dict(self._closed)
+    def begun_behind(self, gate: Gate) -> int:
+        """Jobs behind this gate that have an open attempt."""
+        found = self._gates.get(gate)
+        return found.begun if found else 0
 
-    def trim(self, gate: Gate, keep: int) -> list[Job]:
-        """Take out all but the oldest `keep` (≥ 1) jobs of each flow behind a gate, to give back to the spool."""
-        taken: list[Job] = []
-        for flow in tuple(self._behind.get(gate, ())):
-            while len(flow.jobs) > max(1, keep):
-                taken.append(flow.jobs.pop())
-                self._forget(flow.key)
-        return taken
+    # Parts
 
-    def parked(self) -> Iterator[Job]:
-        """Jobs behind closed gates, for the expiry sweep."""
-        for gate in self._closed:
-            for flow in self._behind.get(gate, ()):
-                yield from flow.jobs
-
-    def take(self, chosen: Callable[[Job], bool]) -> list[Job]:
-        """Remove and return the waiting jobs that match, wherever they stand."""
-        taken: list[Job] = []
-        for flow in list(self._flows.values()):
-            hits = {job for job in flow.jobs if chosen(job)}
-            if not hits:
-                continue
-            flow.jobs = deque(job for job in flow.jobs if job not in hits)
-            for _ in hits:
-                self._forget(flow.key)
-            if not flow.jobs:
-                self._remove_flow(flow)  # `_peek` skips emptied flows that still stand in a turn
-            taken += hits
-        return taken
-
-    def _add_flow(self, key: QueueKey, gate: Gate) -> _Flow:
-        flow = self._flows[key, gate] = _Flow(key, gate)
-        self._behind.setdefault(gate, set()).add(flow)
-        bridges = self._lanes[key.lane].bridges
-        bridge = bridges.get(key.bridge)
+    def _add_flow(self, key: QueueKey, gate_key: Gate) -> _Flow:
+        lane = self._lanes[key.lane]
+        bridge = lane.bridges.get(key.bridge)
         if bridge is None:
-            bridge = bridges[key.bridge] = _Bridge(key.bridge, key.lane)
-        bridge.flows += 1
+            if len(lane.bridges) >= lane.tidy_at:
+                _tidy(lane)
+            bridge = lane.bridges[key.bridge] = _Bridge(key.bridge)
+        queue = self._queues.setdefault(key, _Queue())
+        gate = self._gates.get(gate_key)
+        if gate is None:
+            gate = self._gates[gate_key] = _Gate(gate_key)
+        flow = queue.flows[gate_key] = _Flow(key, queue, lane, bridge, gate)
         return flow
 
-    def _remove_flow(self, flow: _Flow) -> None:
-        del self._flows[flow.key, flow.gate]
-        behind = self._behind[flow.gate]
-        behind.discard(flow)
-        if not behind:
-            del self._behind[flow.gate]
-        bridges = self._lanes[flow.key.lane].bridges
-        bridge = bridges[flow.key.bridge]
-        bridge.flows -= 1
-        if not bridge.flows:
-            del bridges[flow.key.bridge]
-
-    def _forget(self, key: QueueKey) -> None:
+    def _count_out(self, flow: _Flow, job: Job) -> None:
+        gate = flow.gate
         self._length -= 1
-        left = self._counts[key] - 1
-        if left:
-            self._counts[key] = left
-        else:
-            del self._counts[key]
+        flow.queue.jobs -= 1
+        flow.bridge.jobs -= 1
+        gate.jobs -= 1
+        gate.begun -= job.begun
+        gate.by_lane[flow.lane] -= 1
+        if gate.until is None:
+            flow.lane.ready -= 1
 
-    def _admit(self, flow: _Flow) -> None:
-        """Let a flow with an open gate take part in the turns."""
-        lane = self._lanes[flow.key.lane]
-        bridge = lane.bridges[flow.key.bridge]
-        if not bridge.open_flows:
+    def _forget_empty(self, flow: _Flow) -> None:
+        """Forget a flow without jobs, and a gate that keeps nothing back. What closed a gate outlives its jobs."""
+        queue, gate = flow.queue, flow.gate
+        if flow.jobs:
+            return
+        del queue.flows[gate.key]
+        if not queue.flows:
+            del self._queues[flow.key]
+        if not gate.jobs and (gate.until is None or gate.limit is not None):
+            gate.until = gate.limit = None
+            del self._gates[gate.key]
+
+    def _admit_flow(self, flow: _Flow) -> None:
+        """Let a flow take part in the turns."""
+        lane, bridge = flow.lane, flow.bridge
+        if not bridge.flows:
             bridge.clock = max(bridge.clock, lane.floor)
-        if not lane.heap:
-            # The lane was idle: it must not bank credit against the other one.
-            busy = [other.clock for other in self._lanes.values() if other.heap]
-            lane.clock = max(lane.clock, min(busy, default=lane.clock))
-        if flow not in bridge.open_flows:
-            bridge.open_flows.append(flow)
+        flow.queued = True
+        bridge.flows.append(flow)
         self._enqueue(lane, bridge)
 
-    def _enqueue(self, lane: _LaneQueue, bridge: _Bridge) -> None:
+    def _enqueue(self, lane: _Lane, bridge: _Bridge) -> None:
         if not bridge.queued:
             bridge.queued = True
             self._sequence += 1
             heapq.heappush(lane.heap, (bridge.clock, self._sequence, bridge))
 
-    def _next_lane(self) -> _LaneQueue | None:
-        """The lane with work whose clock is smallest. Bridges whose flows were all closed meanwhile drop out here."""
-        for lane in self._lanes.values():
-            while lane.heap and not self._peek(lane.heap[0][2]):
-                lane.heap[0][2].queued = False
-                heapq.heappop(lane.heap)
-        busy = [lane for lane in self._lanes.values() if lane.heap]
-        return min(busy, key=lambda lane: lane.clock, default=None)
+    def _add_ready(self, lane: _Lane, jobs: int) -> None:
+        if not lane.ready:
+            lane.clock = max(lane.clock, self._clock)
+        lane.ready += jobs
 
-    def _peek(self, bridge: _Bridge) -> bool:
-        """Drop flows from the front that are empty or closed; True while an open one with work is left."""
-        flows = bridge.open_flows
-        while flows and (not flows[0].jobs or flows[0].gate in self._closed):
-            flows.popleft()
-        return bool(flows)
+    def _close(self, gate: _Gate, until: float) -> None:
+        if gate.until is None:
+            for lane, jobs in gate.by_lane.items():
+                lane.ready -= jobs
+        gate.until = until
+        if until != FOREVER:
+            self._sequence += 1
+            heapq.heappush(self._openings, (until, self._sequence, gate))
+            if len(self._openings) > 64 + 4 * len(self._gates):
+                self._openings = [entry for entry in self._openings if entry[2].until == entry[0]]
+                heapq.heapify(self._openings)
 
-    def _next_flow(self, bridge: _Bridge) -> _Flow | None:
-        return bridge.open_flows.popleft() if self._peek(bridge) else None
-
-    def _open(self, gate: Gate) -> None:
-        if self._closed.pop(gate, None) is None:
+    def _open(self, gate: _Gate, limit: int) -> None:
+        if not gate.jobs:
+            gate.until = gate.limit = None
+            del self._gates[gate.key]
             return
-        for flow in self._behind.get(gate, ()):
-            self._admit(flow)
+        gate.limit = limit
+        if gate.until is None:
+            return
+        gate.until = None
+        for lane, jobs in gate.by_lane.items():
+            if jobs:
+                self._add_ready(lane, jobs)
+        shelf, gate.shelf = gate.shelf, []
+        for flow in shelf:
+            flow.queued = False
+            if flow.jobs:
+                self._admit_flow(flow)
 
-    def _open_due(self, now: float) -> None:
-        while (opening := self.next_opening()) is not None and opening <= now:
-            self._open(self._openings[0][2])
+
+def _next_flow(bridge: _Bridge) -> _Flow | None:
+    """The flow whose turn it is. Those that are empty drop out, those behind a closed gate move to its shelf."""
+    while bridge.flows:
+        flow = bridge.flows.popleft()
+        if not flow.jobs:
+            flow.queued = False
+        elif flow.gate.until is not None:
+            flow.gate.shelf.append(flow)
+        else:
+            flow.queued = False
+            return flow
+    return None
+
+
+def _tidy(lane: _Lane) -> None:
+    """Forget bridges that have nothing here and owe nothing: who was served ahead of its share comes back no earlier
+    than it would have, had it stayed."""
+    lane.bridges = {
+        name: bridge
+        for name, bridge in lane.bridges.items()
+        if bridge.jobs or bridge.queued or bridge.clock > lane.floor
+    }
+    lane.tidy_at = 64 + 2 * len(lane.bridges)
+
+
+def _clock(lane: _Lane) -> float:
+    return lane.clock
+
+
+def _id(job: Job) -> str:
+    return job.message.id

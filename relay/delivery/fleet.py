@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from relay.pools.pool import Node, Pool
 from relay.upstreams.base import Upstream
@@ -18,8 +18,20 @@ _NONE: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True, eq=False)
-class _Berth:
+class _Dock:
+    """The places of one pool."""
+
     pool: Pool
+    free: int = 0
+    full: set[str] = field(default_factory=set)
+    freed: int = 0  # how often a full node had a place again
+
+
+@dataclass(slots=True, eq=False)
+class _Berth:
+    """The places of one node. More may be taken than there are: `direct` deliveries do not queue."""
+
+    dock: _Dock
     node: Node
     upstream: Upstream
     places: int
@@ -36,12 +48,13 @@ class Fleet:
 
     def __init__(self, pools: Iterable[Pool], drivers: Mapping[str, Upstream], on_free: Callable[[str], None]) -> None:
         self.pools = {pool.name: pool for pool in pools}
-        self._berths = {
-            node.name: _Berth(pool, node, drivers[node.name], 2 * max(1, node.connections))
-            for pool in self.pools.values()
-            for node in pool.nodes
-        }
-        self._full: dict[str, set[str]] = {name: set() for name in self.pools}
+        self._docks = {pool.name: _Dock(pool) for pool in self.pools.values()}
+        self._berths: dict[str, _Berth] = {}
+        for dock in self._docks.values():
+            for node in dock.pool.nodes:
+                berth = _Berth(dock, node, drivers[node.name], 2 * max(1, node.connections))
+                self._berths[node.name] = berth
+                dock.free += berth.places
         self._on_free = on_free
 
     def __contains__(self, node: str) -> bool:
@@ -51,39 +64,56 @@ class Fleet:
         return list(self._berths)
 
     def pool_of(self, node: str) -> Pool:
-        return self._berths[node].pool
+        return self._berths[node].dock.pool
 
     def upstream(self, node: str) -> Upstream:
         return self._berths[node].upstream
-
-    def full(self, pool: str) -> AbstractSet[str]:
-        """Names of the nodes of this pool without a free place."""
-        return self._full.get(pool, _NONE)
-
-    def is_full(self, pool: str) -> bool:
-        """True when no node of the pool has a free place."""
-        return len(self._full[pool]) == len(self.pools[pool].nodes)
 
     def running(self, node: str) -> int:
         """Attempts with this node right now, those that wait for a connection included."""
         return self._berths[node].taken
 
-    def enter(self, node: str) -> Upstream:
-        """Take a place. Decisions made at the same moment may overshoot by a few; the driver bounds connections."""
+    def full(self, pool: str) -> AbstractSet[str]:
+        """Names of the nodes of this pool without a free place, as they are now and will be."""
+        dock = self._docks.get(pool)
+        return dock.full if dock else _NONE
+
+    def free(self, pool: str) -> int:
+        """Free places over the nodes of this pool. One where there is no node at all, so that somebody asks and is
+        told."""
+        dock = self._docks.get(pool)
+        return dock.free if dock and dock.pool.nodes else 1
+
+    def freed(self, pool: str) -> int:
+        """Grows each time a full node of this pool has a place again."""
+        dock = self._docks.get(pool)
+        return dock.freed if dock else 0
+
+    def has_place(self, node: str) -> bool:
         berth = self._berths[node]
+        return berth.taken < berth.places
+
+    def enter(self, node: str) -> Upstream:
+        """Take a place."""
+        berth = self._berths[node]
+        if berth.taken < berth.places:
+            berth.dock.free -= 1
         berth.taken += 1
         if berth.taken >= berth.places:
-            self._full[berth.pool.name].add(node)
+            berth.dock.full.add(node)
         return berth.upstream
 
     def leave(self, node: str) -> None:
         """Give a place back."""
         berth = self._berths[node]
+        dock = berth.dock
         berth.taken -= 1
-        full = self._full[berth.pool.name]
-        if node in full and berth.taken < berth.places:
-            full.discard(node)
-            self._on_free(berth.pool.name)
+        if berth.taken < berth.places:
+            dock.free += 1
+            if node in dock.full:
+                dock.full.discard(node)
+                dock.freed += 1
+                self._on_free(dock.pool.name)
 
     async def close(self) -> None:
         for berth in self._berths.values():

@@ -15,12 +15,13 @@ class Tally:
         self._state = state
         self._deltas: dict[CountKey, int] = {}
 
-    def add(self, message: Message, node: str, status: Status, recipients: int) -> None:
-        """Count recipients that came to `status` at a node; every attempt also counts as `sent`. Hot path."""
+    def add(self, message: Message, node: str, status: Status, recipients: int, *, sent: int) -> None:
+        """Count recipients that came to `status` at a node, `sent` of which were offered to it. Hot path."""
         deltas = self._deltas
-        for what in ("sent", status.value):
-            key = CountKey(message.pool, message.campaign, node, what)
-            deltas[key] = deltas.get(key, 0) + recipients
+        for what, count in (("sent", sent), (status.value, recipients)):
+            if count:
+                key = CountKey(message.pool, message.campaign, node, what)
+                deltas[key] = deltas.get(key, 0) + count
 
     async def flush(self) -> None:
         """Write what was gathered; keeps it for next time when the state is away."""

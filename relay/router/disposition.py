@@ -152,6 +152,7 @@ def dispose(
     policy: RetryPolicy,
     now: float,
     jitter: float,
+    lead_s: float = 0.0,
 ) -> Disposition:
     """Decide what follows from one attempt with `node`.
 
@@ -161,6 +162,7 @@ def dispose(
         run: as the last disposition of this run left it.
         pool: as it is configured now; tells whether a node is left to try.
         jitter: in [0, 1].
+        lead_s: how much older the message looks than it is (`schedule.ClockSteps`).
     """
     answers = {entry.address: entry.outcome for entry in outcomes}
     offered = {r.address: answers[r.address] for r in message.pending if r.address in answers}
@@ -170,13 +172,13 @@ def dispose(
         message = replace(message, bound_node=node.name, bound_until=now + policy.uncertain_wait_s)
     run = _advance(run, message, offered, fates, node, now)
 
-    wait_s = next_attempt(policy, message.attempts, age_s(message.received_at, now), jitter)
+    wait_s = next_attempt(policy, message.attempts, age_s(message.received_at + lead_s, now), jitter)
     expired: tuple[Recipient, ...] = ()
     due = now
     if wait_s is None:
         message, expired = _expired(message)
     elif message.pending:
-        due = min(now + max(wait_s, run.wait_s), _expires_at(message, now, policy))
+        due = min(now + max(wait_s, run.wait_s), _expires_at(message, now, policy, lead_s))
     became = [new for old, new in zip(before.recipients, message.recipients, strict=True) if old.status != new.status]
     return Disposition(
         message=message,
@@ -192,9 +194,9 @@ def dispose(
     )
 
 
-def expire(message: Message, now: float, policy: RetryPolicy) -> Disposition | None:
+def expire(message: Message, now: float, policy: RetryPolicy, *, lead_s: float = 0.0) -> Disposition | None:
     """Give up what is still pending at the maximum age; None before it, or when nothing is pending."""
-    if now < _expires_at(message, now, policy) or not message.pending:
+    if now < _expires_at(message, now, policy, lead_s) or not message.pending:
         return None
     message, expired = _expired(message)
     return Disposition(
@@ -377,9 +379,9 @@ def _is_bound(message: Message, now: float) -> bool:
     return bool(message.bound_node) and now < message.bound_until
 
 
-def _expires_at(message: Message, now: float, policy: RetryPolicy) -> float:
+def _expires_at(message: Message, now: float, policy: RetryPolicy, lead_s: float) -> float:
     """When the message reaches its maximum age; for one from the future, as if it came now."""
-    return min(message.received_at, now) + policy.max_age_s
+    return min(message.received_at + lead_s, now) + policy.max_age_s
 
 
 def _addresses(message: Message) -> frozenset[str]:

@@ -120,6 +120,11 @@ class Router:
 
     # Knowledge
 
+    @property
+    def generation(self) -> int:
+        """Grows with everything but time that may make a decision stale."""
+        return self._generation
+
     async def refresh_health(self) -> bool:
         """Take over what others wrote. For a ticker: one cheap read while nothing changes.
 

@@ -124,8 +124,12 @@ class Spool(Protocol):
         """
         ...
 
-    async def lease_due(self, key: QueueKey, *, now: float, limit: int) -> list[Lease]:
-        """Up to `limit` unleased QUEUED messages of this queue with due ≤ now, smallest due first, then by id."""
+    async def lease_due(self, key: QueueKey, *, now: float, limit: int, skip: int = 0) -> list[Lease]:
+        """Up to `limit` unleased QUEUED messages of this queue with due ≤ now, smallest due first, then by id.
+
+        Args:
+            skip: pass over about so many at the front, to look behind those that cannot go now.
+        """
         ...
 
     async def lease(self, message_id: str) -> Lease | None:

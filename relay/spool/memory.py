@@ -104,14 +104,14 @@ class MemorySpool:
         self._bytes += message.size
         return kept.lease() if lease else None
 
-    async def lease_due(self, key: QueueKey, *, now: float, limit: int) -> list[Lease]:
+    async def lease_due(self, key: QueueKey, *, now: float, limit: int, skip: int = 0) -> list[Lease]:
         due = [
             kept
             for kept in self._kept.values()
             if kept.standing is Standing.QUEUED and not kept.leases and kept.due <= now and kept.key == key
         ]
         due.sort(key=lambda kept: (kept.due, kept.message.id))
-        chosen = due[: max(limit, 0)]
+        chosen = due[skip : skip + max(limit, 0)]
         for kept in chosen:
             kept.base = kept.message.attempts
         return [kept.lease() for kept in chosen]

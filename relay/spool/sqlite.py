@@ -157,8 +157,8 @@ class SqliteSpool:
     async def store(self, message: Message, content: Content, *, lease: bool) -> Lease | None:
         return await accept.store(self._core, message, content, lease)
 
-    async def lease_due(self, key: QueueKey, *, now: float, limit: int) -> list[Lease]:
-        return await work.lease_due(self._core, key, now=now, limit=limit)
+    async def lease_due(self, key: QueueKey, *, now: float, limit: int, skip: int = 0) -> list[Lease]:
+        return await work.lease_due(self._core, key, now=now, limit=limit, skip=skip)
 
     async def lease(self, message_id: str) -> Lease | None:
         return await work.lease(self._core, message_id)

@@ -21,7 +21,7 @@ from relay.spool.sqlite_writes import Remove, Rewrite, Touch, Write
 _QUEUED = CODES[Standing.QUEUED]
 
 
-async def lease_due(core: Core, key: QueueKey, *, now: float, limit: int) -> list[Lease]:
+async def lease_due(core: Core, key: QueueKey, *, now: float, limit: int, skip: int) -> list[Lease]:
     number = core.tallies.numbers.get(key)
     if number is None or limit <= 0:
         return []
@@ -32,7 +32,7 @@ async def lease_due(core: Core, key: QueueKey, *, now: float, limit: int) -> lis
     with core.watch() as changed:
         # Leased messages whose attempt is not begun still stand in the index.
         room = limit + sum(1 for held in core.by_key.values() if held.queue == number and not held.begun)
-        for row, message in await core.read(partial(_due, number, now, room)):
+        for row, message in await core.read(partial(_due, number, now, room, skip)):
             if row[0] in core.by_key or row[0] in changed:
                 continue
             if isinstance(message, Damaged):
@@ -164,11 +164,13 @@ def _sane(due: float) -> float:
     return float(due)
 
 
-def _due(number: int, now: float, limit: int, connection: sqlite3.Connection) -> list[tuple[Any, Message | Damaged]]:
+def _due(
+    number: int, now: float, limit: int, skip: int, connection: sqlite3.Connection
+) -> list[tuple[Any, Message | Damaged]]:
     rows = connection.execute(
         f"SELECT {COLUMNS} FROM message INDEXED BY waiting"  # noqa: S608 - our own column list
-        " WHERE queue = ? AND standing = 0 AND begun = 0 AND due <= ? ORDER BY due, key LIMIT ?",
-        (number, now, limit),
+        " WHERE queue = ? AND standing = 0 AND begun = 0 AND due <= ? ORDER BY due, key LIMIT ? OFFSET ?",
+        (number, now, limit, skip),
     )
     return [(row, _decoded(row)) for row in rows]
 

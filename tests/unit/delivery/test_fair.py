@@ -1,5 +1,6 @@
 """FairQueue: shares by lane and bridge, order of age, gates."""
 
+import time
 from collections import Counter
 
 import pytest
@@ -32,9 +33,11 @@ def put(queue: FairQueue, item: Message, gate: str = "g") -> None:
 
 
 def drain(queue: FairQueue, most: int = 10**9, now: float = 0.0) -> list[Message]:
+    """What goes, if everything that goes passes."""
     out = []
     while len(out) < most and (hit := queue.pop(now)):
         out.append(hit.message)
+        queue.admit(hit.gate)
     return out
 
 
@@ -112,9 +115,9 @@ def test_a_gate_without_a_time_opens_only_when_told():
     put(queue, lease("1"), ("p", "x"))
     queue.close_gate(("p", "x"), until=float("inf"))
     assert drain(queue, now=1e12) == []
-    queue.open_gates(lambda gate: gate[0] == "other")
+    queue.open_gate(("other", "x"))
     assert drain(queue) == []
-    queue.open_gates(lambda gate: gate[0] == "p")
+    queue.open_gate(("p", "x"))
     assert len(drain(queue)) == 1
 
 
@@ -127,26 +130,127 @@ def test_a_moved_opening_is_obeyed():
     assert len(drain(queue, now=20.0)) == 1
 
 
-def test_what_could_not_go_returns_to_the_front():
+def test_what_could_not_go_returns_to_its_place_by_age():
     queue = FairQueue(lambda _: 1)
-    first, second = lease("1"), lease("2")
-    put(queue, first)
-    put(queue, second)
-    popped = queue.pop(0.0)
-    queue.close_gate(popped.gate, until=5.0)
-    queue.push(popped, front=True)
-    assert drain(queue, now=5.0) == [first, second]
-
-
-def test_trim_keeps_the_oldest():
-    queue = FairQueue(lambda _: 1)
-    items = [lease(str(n)) for n in range(10)]
+    items = [lease(str(n)) for n in range(6)]
     for item in items:
         put(queue, item)
+    popped = [queue.pop(0.0) for _ in range(4)]
+    for job in (popped[1], popped[3], popped[0], popped[2]):
+        queue.push(job)
+    assert drain(queue) == items
+
+
+def test_an_opened_gate_lets_one_through_and_two_more_for_each_that_passes():
+    queue = FairQueue(lambda _: 1)
+    for n in range(9):
+        put(queue, lease(str(n)))
     queue.close_gate("g", until=5.0)
-    assert {item.message.id for item in queue.trim("g", 3)} == set("3456789")
-    assert len(queue) == 3
-    assert drain(queue, now=5.0) == items[:3]
+    assert queue.ready == 0
+    assert [queue.pop(5.0) is not None, queue.pop(5.0)] == [True, None]
+    assert queue.is_closed("g")
+    queue.admit("g")
+    assert [queue.pop(5.0) is not None for _ in range(3)] == [True, True, False]
+    queue.admit("g")
+    queue.admit("g")
+    assert [queue.pop(5.0) is not None for _ in range(5)] == [True, True, True, True, False]
+
+
+def test_a_gate_closed_by_a_decision_is_not_opened_by_an_earlier_one():
+    queue = FairQueue(lambda _: 1)
+    for n in range(3):
+        put(queue, lease(str(n)))
+    queue.close_gate("g", until=5.0)
+    queue.pop(5.0)
+    queue.close_gate("g", until=9.0)
+    queue.admit("g")
+    assert queue.pop(8.0) is None
+    assert queue.closed_until("g") == 9.0
+
+
+def test_a_gate_that_awaits_a_decision_opens_when_nothing_is_left_behind_it():
+    queue = FairQueue(lambda _: 1)
+    put(queue, lease("1"))
+    put(queue, lease("2"))
+    queue.close_gate("g", until=5.0)
+    queue.pop(5.0)
+    queue.take(lambda _: True)
+    put(queue, lease("3"))
+    assert len(drain(queue)) == 1
+
+
+def test_gates_are_forgotten_when_they_keep_nothing_back():
+    queue = FairQueue(lambda _: 1)
+    for n in range(1000):
+        put(queue, lease(f"{n:04}"), gate=f"g{n}")
+        queue.close_gate(f"g{n}", until=float(n))
+        queue.close_gate(f"g{n}", until=float(n) + 0.5)
+    drain(queue, now=1e6)
+    assert queue._gates == queue._queues == {}
+    assert queue.closed_gates() == {}
+
+
+def test_openings_do_not_pile_up_when_a_gate_is_closed_again_and_again():
+    queue = FairQueue(lambda _: 1)
+    put(queue, lease("1"))
+    for n in range(10_000):
+        queue.close_gate("g", until=1e6 + n)
+    assert len(queue._openings) < 200
+
+
+def test_a_lane_that_was_shut_keeps_its_share_when_gates_open_and_close_all_the_time():
+    """As in a saturated pool, where each place that becomes free opens the gate for a moment."""
+    queue = FairQueue(lambda _: 1)
+    for n in range(400):
+        put(queue, lease(f"t{n:03}", "a", T))
+        put(queue, lease(f"b{n:03}", "b", B))
+    served = Counter()
+    for _ in range(180):
+        queue.close_gate("g", until=float("inf"))
+        queue.open_gate("g")
+        served[queue.pop(0.0).message.lane] += 1
+    assert served[B] == pytest.approx(20, abs=2)
+
+
+def test_a_bridge_that_sends_one_large_message_after_the_other_gets_no_more_than_its_share():
+    queue = FairQueue(lambda _: 1)
+    for n in range(500):
+        put(queue, lease(f"o{n:03}", "one"))
+    recipients = Counter()
+    for n in range(300):
+        if not queue.waiting(queue_key(lease("x", "many"))):
+            put(queue, lease(f"m{n:03}", "many", recipients=50))
+        hit = queue.pop(0.0).message
+        recipients[hit.bridge] += len(hit.recipients)
+    assert recipients["many"] <= recipients["one"] + 100
+
+
+def test_bridges_that_are_gone_are_forgotten():
+    queue = FairQueue(lambda _: 1)
+    for n in range(5000):
+        put(queue, lease(f"{n:05}", f"bridge-{n}"))
+        if n % 10 == 9:
+            drain(queue)
+        put(queue, lease(f"{n:05}s", "steady"))
+    drain(queue)
+    put(queue, lease("z", "another"))
+    assert len(queue._lanes[T].bridges) < 2500
+
+
+def test_closing_and_opening_costs_the_same_however_many_wait():
+    def busy(bridges: int) -> float:
+        queue = FairQueue(lambda _: 1)
+        for n in range(bridges):
+            put(queue, lease(f"{n:05}", f"b{n}"))
+        began = time.process_time()
+        for _ in range(300):
+            queue.close_gate("g", until=float("inf"))
+            queue.pop(0.0)
+            queue.open_gate("g")
+            queue.push(queue.pop(0.0))
+        return time.process_time() - began
+
+    assert busy(10_000) < 20 * busy(10) + 0.05
 
 
 def test_take_removes_wherever_it_stands():
@@ -170,19 +274,30 @@ def test_nothing_is_lost_or_doubled_whatever_happens(arrivals, data):
         item = lease(str(n), bridge, lane)
         sent.append(item)
         put(queue, item, gate)
-        match data.draw(st.integers(0, 4)):
+        match data.draw(st.integers(0, 5)):
             case 0:
                 queue.close_gate(gate, until=1e6)
             case 1:
-                queue.open_gates()
+                queue.open_gate(gate)
             case 2 if hit := queue.pop(0.0):
                 if data.draw(st.booleans()):
-                    queue.push(hit, front=True)
+                    queue.push(hit)
+                    queue.admit(hit.gate, 1)
                 else:
                     got.append(hit.message)
+                    queue.admit(hit.gate)
+            case 3:
+                for job in queue.take(lambda job: job.key.bridge == bridge):  # noqa: B023
+                    queue.push(job)
             case _:
                 pass
+        open_jobs = sum(
+            len(flow.jobs) for held in queue._queues.values() for flow in held.flows.values() if flow.gate.until is None
+        )
+        assert queue.ready == open_jobs
+    for gate in "gh":
+        queue.open_gate(gate)
     got += drain(queue, now=1e6)
     assert sorted(map(id, got)) == sorted(map(id, sent))
     assert len(queue) == 0
-    assert queue._flows == queue._behind == queue._counts == {}
+    assert queue._queues == queue._gates == {}
