@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -36,6 +37,11 @@ Note = Callable[[str], None]
 
 _SHORTEST_SECRET = 4
 """Shorter passwords are not searched for in replies: masking every `a` would only point at them."""
+
+
+_NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_NO_RESOLVER = frozenset({getattr(socket, "EAI_SYSTEM", -11), getattr(socket, "EAI_MEMORY", -10)})
+"""Our own trouble: the node must not be taken out for it, and another one would fare no better."""
 
 
 class ConnectFailed(Exception):
@@ -195,6 +201,9 @@ class _Opening:
             case ssl.SSLError():
                 reason = getattr(error, "verify_message", "") or error.reason or str(error)
                 return replies.fault("tls", f"TLS: {reason}")
+            case OSError() if error.errno in (_NO_RESOLVER if isinstance(error, socket.gaierror) else _NO_RESOURCES):
+                text = replies.clean(f"this machine has no more of something: {error.strerror}")
+                return Outcome(status=Status.DEFERRED, scope=Scope.MESSAGE, text=text, phase="connect")
             case socket.gaierror():
                 return replies.fault("connect", f"{self._options.host} cannot be resolved: {error.strerror}")
             case OSError():

@@ -7,6 +7,8 @@ connection may reach the next one.
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -268,6 +270,27 @@ async def test_connection_refused_and_unknown_host_are_the_nodes() -> None:
         [outcome] = await send(node)
         assert (outcome.status, outcome.scope, outcome.phase, outcome.attempted) == (*NODE, "connect", False)
         assert "no-such-host.invalid cannot be resolved" in outcome.text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EMFILE, "Too many open files"), OSError(errno.ENOBUFS, "No buffer space"),
+     socket.gaierror(socket.EAI_SYSTEM, "System error")],
+    ids=["descriptors", "buffers", "resolver"],
+)  # fmt: skip
+async def test_what_this_machine_lacks_is_not_held_against_the_node(
+    server: SmtpServer, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    async def create_connection(*args: object, **kwargs: object) -> None:
+        raise error
+
+    async with smtp_node(server) as node:
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.get_running_loop(), "create_connection", create_connection)
+            [outcome] = await send(node)
+        assert (outcome.status, outcome.scope, outcome.attempted) == (Status.DEFERRED, Scope.MESSAGE, False)
+        assert "this machine" in outcome.text
+        await assert_well_again(server, node)
 
 
 async def test_the_connection_comes_from_the_source_address(server: SmtpServer) -> None:
