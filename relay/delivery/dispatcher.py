@@ -4,12 +4,11 @@ What it guarantees
 - As many messages of a pool are on their way as its nodes have places, and no more are even looked at.
 - A hold is not an attempt: the message stays as it was, and its whole class is parked behind a gate (`fair`) until the
   time it was told or until something changes.
-- When results cannot be recorded, deliveries stop: each further one could become a duplicate. What is known stays
-  here until the spool has taken it.
-- A message whose delivery fails in an unforeseen way costs itself a delay, and after three times its freedom.
+- Nothing starts while results cannot be recorded.
+- Nothing that goes wrong with one message stops the others.
 
-What it leaves to others: which node (`router`), what an attempt comes to (`runs`), order (`fair`), how much is in
-memory (`intake`), node health (`keeper`).
+What it leaves to others: which node (`router`), what a run comes to (`runs`), order (`fair`), how much is in memory
+(`intake`), what the spool does not take back (`returns`), node health (`keeper`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
@@ -26,8 +25,8 @@ from relay.delivery.fair import FairQueue
 from relay.delivery.fleet import Fleet
 from relay.delivery.intake import Intake
 from relay.delivery.job import Gate, Job, queue_key
+from relay.delivery.returns import AGAIN_S, Returns
 from relay.delivery.runs import Runs, Unreadable, Wait
-from relay.delivery.suspects import POISON
 from relay.envelope import Content, Message
 from relay.errors import SpoolError
 from relay.events import Events
@@ -49,15 +48,6 @@ GUARANTEED = 20
 
 LOOK_S = 1.0
 """How often the spool is asked what became due."""
-
-TROUBLE_S = 5.0
-"""Pause of all deliveries after the spool could not record a result."""
-
-STUBBORN = 12
-"""Failures to give one message back after which it no longer stops the others: a minute of `TROUBLE_S`."""
-
-AGAIN_S = 60.0
-"""Pause before a message is looked at again whose delivery failed in an unforeseen way."""
 
 SWEEP_S = 60.0
 """Pause between sweeps for messages that grew too old while they waited behind a gate."""
@@ -153,14 +143,13 @@ class Dispatcher:
             add=lambda lease: self._push(self._job(lease)),
             added=lambda pool: self._pump(self._line(pool)),
         )
+        self._returns = Returns(spool, noted=self._intake.note, events=events, clock=clock, steady=_steady)
         self._plain = {name: _plain_gate(pool) for name, pool in fleet.pools.items()}
         self._lines: dict[str, _Line] = {}
         self._running: dict[Job, asyncio.Task[None]] = {}
         self._at_work: set[str] = set()  # ids of the messages that tasks work on
         self._held_up: dict[_Line, None] = {}  # lines that found `RUNNING` reached
-        self._stranded: dict[Job, tuple[Standing, str]] = {}  # that the spool would not take back
         self._chores: set[asyncio.Future[None]] = set()
-        self._paused_until = 0.0  # loop time
         self._alone = False
         self._stopping = False
 
@@ -200,7 +189,7 @@ class Dispatcher:
         """Remove a message that was stored and never promised to anybody, now or as soon as the spool can."""
         job = self._job(lease)
         job.message = replace(lease.message, recipients=())
-        self._later(self._give_back(job, ""))
+        self._later(self._returns.give_back(job, ""))
 
     # For the owner
 
@@ -215,7 +204,7 @@ class Dispatcher:
             try:
                 if loop.time() >= survey_at:
                     survey_at = loop.time() + LOOK_S
-                    await self._give_back_stranded()
+                    await self._returns.retry()
                     await self._intake.survey(self._clock())
                     await self._intake.look_behind(self._clock())
                 await self._intake.refill(self._clock())
@@ -270,8 +259,8 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*cut, *self._chores, return_exceptions=True)
         for line in self._lines.values():
-            await self._put_back(line.queue.take(lambda job: job.begun or job.has_news))
-        await self._give_back_stranded()
+            await self._returns.put_back(line.queue.take(lambda job: job.begun or job.has_news))
+        await self._returns.retry(at_once=True)
         return len(cut)
 
     def changed(self) -> None:
@@ -296,7 +285,7 @@ class Dispatcher:
         the operator is done. What is with a node stays there."""
         async with self._intake.lock:
             jobs = [job for line in self._lines.values() for job in line.queue.take(lambda job: chosen(job.message))]
-            await self._put_back(jobs)
+            await self._returns.put_back(jobs)
             try:
                 yield
             finally:
@@ -359,7 +348,7 @@ class Dispatcher:
         self._line(job.key.pool).queue.push(job)
 
     def _is_paused(self) -> bool:
-        return self._alone or _steady() < self._paused_until or any(job.failures < STUBBORN for job in self._stranded)
+        return self._alone or self._returns.is_stuck()
 
     def _pump(self, line: _Line) -> None:
         """Start what can start now. Synchronous: called wherever something may have changed. Hot path."""
@@ -421,18 +410,18 @@ class Dispatcher:
                 await self._park(line, job, wait)
         except asyncio.CancelledError:
             if job.has_news:  # known here alone; without it what was sent is sent once more
-                await self._give_back(job, "the relay stopped")
+                await self._returns.give_back(job, "the relay stopped")
             raise
         except LeaseLost:
             self._events.fault(where="delivery", error=f"{message_id}: another owner took it over")
         except Unreadable as error:
             self._events.fault(where="spool", error=f"{message_id}: {error}")
-            await self._put_back([job], due=self._clock() + AGAIN_S, reason=str(error))
+            await self._returns.put_back([job], due=self._clock() + AGAIN_S, reason=str(error))
         except SpoolError as error:
-            self._trouble(error)
-            await self._give_back(job, "its results could not be recorded")
+            self._returns.trouble(error)
+            await self._returns.give_back(job, "its results could not be recorded")
         except Exception as error:  # a bug must cost one message a delay, not the relay its loop
-            await self._give_up(job, error)
+            await self._returns.give_up(job, error)
         finally:
             self._at_work.discard(message_id)
             self._running.pop(job, None)
@@ -460,69 +449,8 @@ class Dispatcher:
         line.busy.discard(job.gate)
         if line.queue.begun_behind(job.gate):
             # It may be long: were the process to die meanwhile, they would pass for possible duplicates.
-            await self._put_back(line.queue.take(lambda other: other.begun, gate=job.gate), reason=wait.reason)
-
-    # Giving back
-
-    async def _put_back(self, jobs: Iterable[Job], *, due: float | None = None, reason: str = "") -> None:
-        """Return jobs that wait here to the spool: as they were, or with what their run has come to."""
-        untouched = []
-        for job in jobs:
-            if job.run.attempted:
-                await self._give_back(job, reason or job.run.reason, due=due if due is not None else job.due)
-            else:
-                untouched.append(job)
-        for job in untouched:
-            self._intake.note(job.key)
-        try:
-            await self._spool.release([job.lease for job in untouched], due=due, reason=reason)
-        except SpoolError as error:
-            self._trouble(error)
-            self._stranded.update((job, (Standing.QUEUED, reason)) for job in untouched)
-
-    async def _give_back(
-        self, job: Job, reason: str, *, due: float | None = None, standing: Standing = Standing.QUEUED
-    ) -> None:
-        """End a lease with what is known of the message. What the spool does not take now is kept for it."""
-        try:
-            await self._spool.settle(
-                job.lease,
-                job.message,
-                due=max(self._clock() + AGAIN_S, job.due) if due is None else due,
-                standing=standing,
-                reason=reason,
-            )
-        except LeaseLost:
-            pass
-        except SpoolError as error:
-            job.failures += 1
-            self._stranded[job] = (standing, reason)
-            self._trouble(error)
-
-    async def _give_back_stranded(self) -> None:
-        """Try again what the spool would not take; the first failure ends it."""
-        for job, (standing, reason) in list(self._stranded.items()):
-            del self._stranded[job]
-            await self._give_back(job, reason, standing=standing)
-            if job in self._stranded:
-                return
-
-    async def _give_up(self, job: Job, error: Exception) -> None:
-        """An unforeseen failure: the message waits, and is set aside when it happens again and again."""
-        message = job.message
-        what = f"{type(error).__name__}: {error}"
-        self._events.fault(where="delivery", error=f"{message.id}: {what}")
-        job.message = replace(message, crashes=message.crashes + 1)
-        if job.message.crashes < POISON:
-            await self._give_back(job, f"internal fault: {what}")
-            return
-        why = f"its delivery failed {job.message.crashes} times in an unforeseen way: {what}"
-        await self._give_back(job, why, standing=Standing.QUARANTINED)
-        self._events.message_quarantined(message.id, why=why)
-
-    def _trouble(self, error: SpoolError) -> None:
-        self._events.fault(where="spool", error=f"{error}; deliveries pause for {TROUBLE_S:.0f} s")
-        self._paused_until = _steady() + TROUBLE_S
+            fresh = line.queue.take(lambda other: other.begun, gate=job.gate)
+            await self._returns.put_back(fresh, reason=wait.reason)
 
     # Now and then
 
