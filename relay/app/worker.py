@@ -84,10 +84,9 @@ class Worker:
         try:
             suspects = await self._recover()
             await self.control.start()
-            await self.dispatcher.try_alone(suspects)
             async with asyncio.TaskGroup() as tasks:
                 background = [
-                    tasks.create_task(self.dispatcher.run(), name="dispatcher"),
+                    tasks.create_task(self._deliver(suspects), name="dispatcher"),
                     tasks.create_task(self.keeper.run(), name="keeper"),
                     tasks.create_task(self._flush(), name="flush"),
                     tasks.create_task(self._reload_when_asked(), name="reload"),
@@ -331,6 +330,11 @@ class Worker:
         return left_open
 
     # Running
+
+    async def _deliver(self, suspects: list[str]) -> None:
+        """Suspects have some time alone; mail is accepted meanwhile, because clients cannot be told to wait for it."""
+        await self.dispatcher.try_alone(suspects)
+        await self.dispatcher.run()
 
     async def _flush(self) -> None:
         """Counts to the state, and what other workers used from it."""

@@ -228,7 +228,7 @@ class Dispatcher:
         self._alone = True
         try:
             for message_id in suspects:
-                if loop.time() >= end:
+                if self._stopping or loop.time() >= end:
                     break  # enough: the rest goes with the others
                 try:
                     lease = await self._spool.lease(message_id)
