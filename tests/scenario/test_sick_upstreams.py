@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tests.fakes.smtp_server import HANG, Do, reply
 from tests.scenario.audit import audit
 from tests.scenario.clients import Ledger, Load, send_all
 from tests.scenario.conftest import Scene
-from tests.scenario.harness import wait_for
+from tests.scenario.harness import Relay, wait_for
 from tests.scenario.upstream import Upstream
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(110)]
@@ -95,6 +96,7 @@ def test_every_way_to_fail_beside_a_healthy_node(scene: Scene) -> None:
     _send(relay.port, ledgers, "a", AFTER)
     relay.wait_empty(30)
 
+    assert not _early_failovers(relay, wait_s=2.0), "given to another node while the lost answer may have been a yes"
     lost = duplicates = named = 0
     for way in SICKNESSES:
         ledger = ledgers[way.name]
@@ -107,6 +109,24 @@ def test_every_way_to_fail_beside_a_healthy_node(scene: Scene) -> None:
         assert len(sick[way.name].server.messages) > taken[way.name], f"{way.name}: not used again"
         lost, duplicates, named = lost + len(result.lost), duplicates + copies, named + uncertain
     scene.result(lost=lost, duplicates=duplicates, bound=named, ways=len(SICKNESSES))
+
+
+def _early_failovers(relay: Relay, *, wait_s: float) -> list[tuple[str, str, float]]:
+    """Attempts with another node sooner than `wait_s` after an answer was lost (R09): message, node, seconds."""
+    lost: dict[str, tuple[float, str]] = {}
+    found = []
+    for event in sorted(relay.events(), key=lambda event: event["ts"]):
+        if not event["event"].startswith("attempt."):
+            continue
+        ended = datetime.fromisoformat(event["ts"]).timestamp()
+        if event["id"] in lost:
+            at, node = lost[event["id"]]
+            after_s = ended - event["took_ms"] / 1000 - at
+            if event["node"] != node and after_s < wait_s - 0.1:
+                found.append((event["id"], event["node"], after_s))
+        if event["event"] == "attempt.uncertain":
+            lost.setdefault(event["id"], (ended, event["node"]))
+    return found
 
 
 def _pools(sick: dict[str, Upstream], healthy: dict[str, Upstream]) -> dict[str, Any]:
