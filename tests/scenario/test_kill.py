@@ -10,8 +10,9 @@ import time
 import pytest
 
 from tests.scenario.audit import audit
-from tests.scenario.clients import Ledger, Load
+from tests.scenario.clients import Ledger, Load, send_all
 from tests.scenario.conftest import Scene
+from tests.scenario.harness import wait_for
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(100)]
 
@@ -59,3 +60,25 @@ def _until(condition: object, seconds: float = 60.0) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end, "the load came to a stop"
         time.sleep(0.01)
+
+
+def test_of_a_thousand_recipients_only_the_open_batch_gets_a_second_copy(scene: Scene) -> None:
+    """R07: one message in batches of 50, killed after 500 and again after 800 recipients."""
+    batch = 50
+    sink = scene.sink("one", delay_s=0.15)
+    relay = scene.relay([sink.node(max_recipients=batch)], limits={"recipients": 1000})
+    ledger = Ledger()
+    addresses = [f"r{n}@example.net" for n in range(1000)]
+    send_all(relay.port, ["many"], ledger=ledger, recipients=addresses)
+    for so_many in (500, 800):
+        wait_for(lambda so_many=so_many: sum(len(t["to"]) for t in sink.transactions()) >= so_many, what="batches")  # type: ignore[misc]
+        relay.kill()
+        relay.start()
+    relay.wait_empty()
+    result = audit(ledger, relay, [sink])
+    scene.result(result, bound=2 * batch, batches=len(sink.transactions()))
+    assert not result.lost
+    assert not result.damaged
+    assert not result.unexplained
+    assert result.duplicates <= 2 * batch
+    assert result.duplicates, "the kills fell between batches: this run showed nothing"
