@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import signal
 import sys
 from dataclasses import replace
 from typing import Any
@@ -42,6 +43,11 @@ def serve(settings: Settings) -> int:
     log = configure(log_settings, threaded=False)
     for warning in settings.loaded.warnings:
         log.tell("warning", "config.warning", {"text": str(warning)})
+    if os.geteuid() == 0:
+        text = "the relay runs as root; give it a user of its own, and a port below 1024 by CAP_NET_BIND_SERVICE"
+        log.tell("warning", "config.warning", {"text": text})
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # a log rotation that was meant for another program
+        signal.signal(number, signal.SIG_IGN)
 
     def work(context: WorkerContext) -> int:
         return run_worker(settings, log_settings, context, shared)

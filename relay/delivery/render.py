@@ -92,7 +92,9 @@ class Rendering:
         signed = self._message.facts.signed
         if isinstance(content.body, bytes) and len(content.body) <= INLINE_BYTES:
             return transcode(content, eight_bit=eight_bit, long_lines=long_lines, signed=signed)
-        handle, name = tempfile.mkstemp(dir=self._renderer.scratch)
+        handle, name = tempfile.mkstemp(
+            prefix="body-", dir=self._renderer.scratch
+        )  # the listener sweeps what a crash leaves
         os.close(handle)
         path = Path(name)
         self._scratch.append(path)
