@@ -279,6 +279,7 @@ class Worker:
             reload=self.reload,
             policy=settings.retry,
             attempts=self.fleet.running,
+            busy=self.fleet.full,
             phase=lambda: self._phase,
             workers=settings.workers,
         )

@@ -12,12 +12,13 @@ import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
 import relay
-from relay.control.outlook import Chance, Outlook, outlook
+from relay.control.outlook import BUSY, Chance, Outlook, outlook
 from relay.control.protocol import UnknownName
 from relay.control.views import depth_row, health_row, meant_by, message_row, node_row, outlook_row
 from relay.control.views import selection as chosen_by
@@ -62,6 +63,7 @@ class Operator:
     dispatcher, keeper: of a running worker; None when the relay is stopped.
     sessions: number of open client sessions in this process.
     attempts: number of attempts with a node, by name, right now in this process.
+    busy: names of the nodes of a pool that have no free place in this process.
     phase: `starting`, `running` or `stopping`.
     workers: how many processes the running relay has.
     """
@@ -81,6 +83,7 @@ class Operator:
         keeper: HealthKeeper | None = None,
         sessions: Callable[[], int] = lambda: 0,
         attempts: Callable[[str], int] = lambda _: 0,
+        busy: Callable[[str], AbstractSet[str]] = lambda _: frozenset(),
         counters: Callable[[], Mapping[str, int]] = dict,
         reload: Callable[[], Awaitable[dict[str, Any]]] | None = None,
         phase: Callable[[], str] = lambda: "running",
@@ -100,6 +103,7 @@ class Operator:
         self._keeper = keeper
         self._sessions = sessions
         self._attempts = attempts
+        self._busy = busy
         self._counters = counters
         self._reload = reload
         self._phase = phase
@@ -291,7 +295,8 @@ class Operator:
     async def _prospects(self, at: float) -> Callable[[Message], Outlook]:
         """What the router would say about messages at a time. Asked once for each class of them: see `gate_key`."""
         health = await self._state.health()
-        usage = await self._usage([node for _, node in self._nodes.values()], self._clock())
+        now = self._clock()
+        usage = await self._usage([node for _, node in self._nodes.values()], now)
         known: dict[GateKey, Outlook] = {}
 
         def look(message: Message) -> Outlook:
@@ -301,7 +306,8 @@ class Operator:
             key = gate_key(message, pool)
             found = known.get(key)
             if found is None:
-                found = known[key] = outlook(message, pool, health=health, usage=usage, at=at)
+                busy = self._busy(pool.name) if at <= now else frozenset()  # later they may be free
+                found = known[key] = outlook(message, pool, health=health, usage=usage, busy=busy, at=at)
             return found
 
         return look
@@ -318,6 +324,7 @@ class Operator:
         return [
             {
                 **message_row(entry.message),
+                "attempts": _attempts(entry, state),
                 "standing": entry.standing,
                 "state": state,
                 "due": until,
@@ -346,7 +353,15 @@ class Operator:
             # What it waited for last is over; what it was answered last is still worth knowing.
             return Stand.READY, entry.due, entry.reason if entry.message.attempts else ""
         until = waits.until if math.isfinite(waits.until) else None
-        return Stand.WAITING, until, "; ".join(waits.why) or "every node that could take it has all connections in use"
+        return Stand.WAITING, until, "; ".join(waits.why) or BUSY
+
+
+def _attempts(entry: Entry, state: Stand) -> int:
+    """A fresh message is stored with its first attempt begun; while it waits in memory none has been made."""
+    message = entry.message
+    waits = entry.leased and state is not Stand.DELIVERING
+    unheard = message.attempts == 1 and not any(recipient.node for recipient in message.recipients)
+    return 0 if waits and unheard else message.attempts
 
 
 def _expected(found: Outlook, stand: _Standing) -> _Standing:

@@ -10,15 +10,18 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
 
 from relay.envelope import Message
 from relay.pools.health import NodeHealth
 from relay.pools.pool import Pool
-from relay.router.selection import Considered, Full, Hold, Trace, Unroutable, Verdict, dead_end, screen
+from relay.router.selection import Busy, Considered, Full, Hold, Trace, Unroutable, Verdict, dead_end, screen
 from relay.router.words import clock_words, span_words
 from relay.state import Usage
+
+BUSY = "every node that could take it has all connections in use"
 
 
 class Chance(StrEnum):
@@ -31,7 +34,12 @@ class Chance(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """`until`: epoch seconds, for WAITS. `reason`: in words, empty for GOES. `trace`: every node once."""
+    """
+    Attributes:
+        until: epoch seconds, for WAITS; None when it waits for a connection.
+        reason: in words, empty for GOES.
+        trace: every node once.
+    """
 
     chance: Chance
     until: float | None = None
@@ -45,6 +53,7 @@ def outlook(
     *,
     health: Mapping[str, NodeHealth],
     usage: Mapping[str, Sequence[Usage]],
+    busy: AbstractSet[str] = frozenset(),
     at: float,
 ) -> Outlook:
     """The decision about `message` at a time, if nothing changes until then but the clock.
@@ -52,11 +61,12 @@ def outlook(
     Args:
         pool: None when the configuration does not have it.
         usage: fill of the caps by `node:<name>`.
+        busy: names of the nodes without a free place.
         at: epoch seconds.
     """
     if pool is None:
         return Outlook(chance=Chance.NEVER, reason=f"pool {message.pool} is not configured")
-    screening = screen(pool, message, health=health, tried=frozenset(), busy=frozenset(), now=at)
+    screening = screen(pool, message, health=health, tried=frozenset(), busy=busy, now=at)
     full = {node.name: why for node in screening.eligible if (why := _full(usage.get(f"node:{node.name}", ()), at))}
     if len(full) == len(screening.eligible):
         free_at = min((at_ for at_, _ in full.values()), default=float("inf"))
@@ -65,6 +75,8 @@ def outlook(
             return Outlook(chance=Chance.NEVER, reason=decision.reason, trace=decision.trace)
         if isinstance(decision, Hold):
             return Outlook(chance=Chance.WAITS, until=decision.until, reason=decision.reason, trace=decision.trace)
+        if isinstance(decision, Busy):
+            return Outlook(chance=Chance.WAITS, reason=BUSY, trace=decision.trace)
     trace = tuple(
         Considered(line.node, Verdict.CAPPED, full[line.node][1]) if line.node in full else line
         for line in screening.trace

@@ -35,6 +35,7 @@ def operator_of(rig: Rig, *, running: bool = True) -> Operator:
         dispatcher=rig.dispatcher if running else None,
         keeper=rig.keeper if running else None,
         attempts=rig.fleet.running,
+        busy=rig.fleet.full if running else lambda _: frozenset(),
         clock=rig.clock,
     )
 
@@ -97,7 +98,8 @@ async def test_a_message_with_a_node_is_being_delivered_and_one_in_line_for_a_pl
         await rig.until(lambda: rig.calls)
         rows = [await row_of(operator, message) for message in messages]
         assert rows[0]["state"] == "delivering"
-        assert rows[-1]["state"] in ("ready", "waiting")
+        assert (rows[-1]["state"], rows[-1]["due"], rows[-1]["attempts"]) == ("waiting", None, 0)
+        assert "all connections in use" in rows[-1]["reason"]
         gate.set()
 
 

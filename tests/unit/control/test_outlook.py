@@ -119,3 +119,10 @@ def test_at_a_later_time_pauses_that_end_before_it_are_over() -> None:
 def test_a_pool_that_is_not_configured() -> None:
     found = outlook(MESSAGE, None, health={}, usage={}, at=NOW)
     assert (found.chance, found.reason) == (Chance.NEVER, "pool main is not configured")
+
+
+def test_a_message_whose_nodes_are_all_busy_waits_for_a_connection() -> None:
+    found = outlook(MESSAGE, pool(node("a"), node("b")), health={"b": DOWN}, usage={}, busy={"a"}, at=NOW)
+    assert (found.chance, found.until) == (Chance.WAITS, None)
+    assert [line.verdict for line in found.trace] == ["busy", "inactive"]
+    assert outlook(MESSAGE, pool(node("a"), node("b")), health={}, usage={}, busy={"a"}, at=NOW).chance is Chance.GOES
