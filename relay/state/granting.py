@@ -57,6 +57,8 @@ def usage(candidate: Candidate, book: Book, now: float) -> tuple[Usage, ...]:
         ledger = book.ledger(cap.window_s)
         ledger.expire(at)
         free_at = ledger.free_at(1, cap.limit, at, spread=cap.spread)
+        # The book's time may be ahead of the caller's; what fits at the book's time fits now.
+        free_at = min(now, free_at) if free_at <= at else free_at
         fill.append(Usage(window_s=cap.window_s, limit=cap.limit, used=ledger.used, free_at=free_at))
     return tuple(fill)
 

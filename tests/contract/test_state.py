@@ -219,6 +219,14 @@ async def test_usage_tells_the_fill_in_the_order_of_the_caps(state: State) -> No
     assert fill["node:new"] == (Usage(HOUR, 7, 0, NOW),)
 
 
+async def test_a_cap_with_room_is_free_now_for_a_caller_whose_clock_is_a_little_behind(state: State) -> None:
+    """The state's time never runs backwards; a node that is not full must not look full for the difference."""
+    node = candidate("node:a", (HOUR, 9))
+    await take(state, NOW, 4, node)
+    (fill,) = (await state.usage([node], now=NOW - 0.5))["node:a"]
+    assert (fill.used, fill.free_at) == (4, NOW - 0.5)
+
+
 async def test_looking_at_the_usage_counts_nothing(state: State) -> None:
     node = candidate("node:a", (HOUR, 1))
     for _ in range(3):
