@@ -153,11 +153,10 @@ def state_of(row: dict[str, Any]) -> str:
 
 
 def caps_of(row: dict[str, Any]) -> str:
-    units = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86400.0: "day"}
-    return (
-        ", ".join(f"{c['used']}/{c['limit']} per {units.get(c['window_s'], age(c['window_s']))}" for c in row["caps"])
-        or "none"
-    )
+    """`3/10000/h`: used, limit, window."""
+    units = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "day"}
+    caps = [f"{c['used']}/{c['limit']}/{units.get(c['window_s'], age(c['window_s']))}" for c in row["caps"]]
+    return " ".join(caps) or "none"
 
 
 def _trouble(row: dict[str, Any], now: float) -> str:

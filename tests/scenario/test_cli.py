@@ -53,7 +53,7 @@ def test_mail_behind_a_full_cap_is_told_of_held_dropped_and_sent(scene: Scene, w
     status = relay.cli("status")
     assert f"is running: {workers} worker" in status
     assert "Mail of pool main waits until" in status
-    assert "3/3 per day" in status
+    assert "3/3/day" in status
     told = relay.cli("explain", rows[-1]["id"])
     assert "now: waits until" in told
     assert "a capped: 3 of 3 recipients in 1d used" in told
