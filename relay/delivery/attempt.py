@@ -239,7 +239,7 @@ def _cannot_carry(error: CannotTranscode) -> Outcome:
         status=Status.REFUSED,
         scope=Scope.MESSAGE,
         code=554,
-        enhanced="5.6.7",
+        enhanced="5.6.3",
         text=str(error),
         phase="data",
         attempted=False,

@@ -15,8 +15,8 @@ The rules, by status and scope. Left: what becomes of the recipient. Right: what
   `uncertain_wait_s` have passed: another node would make a second copy certain if the first one arrived.
 
 Three refinements
-- A refusal that speaks of what this node can carry (size, SMTPUTF8) goes *elsewhere* without harm to the node, as long
-  as an untried node could take the message. Else it is *failed*.
+- A refusal that speaks of what this node can carry (size, SMTPUTF8, 8-bit) goes *elsewhere* without harm to the node,
+  as long as an untried node could take the message. Else it is *failed*.
 - "Too many recipients" (4.5.3) next to recipients that were taken leaves the rest for the next batch, at once and with
   the same node if its turn comes (RFC 5321 §4.5.3.1.10).
 - While a message is bound, *elsewhere* is *wait*.
@@ -28,7 +28,7 @@ Pure: time and jitter are arguments. Nothing here raises for any combination of 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -166,8 +166,9 @@ def dispose(
     """
     answers = {entry.address: entry.outcome for entry in outcomes}
     offered = {r.address: answers[r.address] for r in message.pending if r.address in answers}
-    fates = _judge(offered, others=_others(message, pool, run.tried | {node.name}))
-    before, message = message, _record(message, offered, fates, node)
+    fates = _judge(offered, others=lambda: _others(message, pool, run.tried | {node.name}))
+    before = message
+    message = _record(before, offered, fates, node)
     if _Fate.BOUND in fates.values() and not _is_bound(message, now):
         message = replace(message, bound_node=node.name, bound_until=now + policy.uncertain_wait_s)
     run = _advance(run, message, offered, fates, node, now)
@@ -183,7 +184,7 @@ def dispose(
     return Disposition(
         message=message,
         run=run,
-        next=_next(message, run, node, left=_others(message, pool, run.tried)),
+        next=_next(message, run, node, pool),
         due=due,
         reason=run.reason if message.pending else "",
         effect=_effect(offered.values(), now),
@@ -251,10 +252,10 @@ _OF_MESSAGE = frozenset({Scope.RECIPIENT, Scope.MESSAGE})
 _FINAL = {_Fate.DELIVERED: RecipientStatus.DELIVERED, _Fate.FAILED: RecipientStatus.FAILED}
 
 
-def _judge(offered: Mapping[str, Outcome], *, others: bool) -> dict[str, _Fate]:
-    """The fate of each address that was answered. `others`: an untried node could take the message."""
+def _judge(offered: Mapping[str, Outcome], *, others: Callable[[], bool]) -> dict[str, _Fate]:
+    """The fate of each address that was answered. `others`: could an untried node take the message?"""
     fates = {
-        address: _Fate.UNHARMED if others and _is_about_capacity(outcome) else _fate(outcome.status, outcome.scope)
+        address: _Fate.UNHARMED if _is_about_capacity(outcome) and others() else _fate(outcome.status, outcome.scope)
         for address, outcome in offered.items()
     }
     surplus = [address for address, outcome in offered.items() if _is_too_many(outcome)]
@@ -267,11 +268,12 @@ def _judge(offered: Mapping[str, Outcome], *, others: bool) -> dict[str, _Fate]:
 
 def _is_about_capacity(outcome: Outcome) -> bool:
     """The whole message is refused for what it is, in a way another node may not mind: larger than this node takes
-    (552, 5.3.4, HTTP 413; not 5.2.x, which is about one mailbox), or in need of SMTPUTF8 (5.6.7)."""
+    (552, 5.3.4, HTTP 413; not 5.2.x, which is about one mailbox), or in need of SMTPUTF8 (5.6.7)
+    or of a conversion that nobody may make (5.6.3)."""
     if outcome.status is not Status.REFUSED or outcome.scope is not Scope.MESSAGE:
         return False
     if outcome.enhanced:
-        return outcome.enhanced in ("5.3.4", "5.6.7")
+        return outcome.enhanced in ("5.3.4", "5.6.3", "5.6.7")
     return outcome.code in (552, 413)
 
 
@@ -293,9 +295,11 @@ def _record(message: Message, offered: Mapping[str, Outcome], fates: Mapping[str
         if recipient.status is not RecipientStatus.PENDING or recipient.address not in offered:
             return recipient
         outcome = offered[recipient.address]
-        return replace(
-            recipient,
+        return Recipient(
+            address=recipient.address,
             status=_FINAL.get(fates[recipient.address], RecipientStatus.PENDING),
+            notify=recipient.notify,
+            orcpt=recipient.orcpt,
             code=outcome.code,
             enhanced=outcome.enhanced,
             text=outcome.text[:MAX_TEXT],
@@ -344,11 +348,10 @@ def _reason(offered: Mapping[str, Outcome], fates: Mapping[str, _Fate], node: No
     return ""
 
 
-def _next(message: Message, run: Run, node: Node, *, left: bool) -> Next:
-    """`left`: a node that could take the message is not out of this run."""
+def _next(message: Message, run: Run, node: Node, pool: Pool) -> Next:
     if not message.pending:
         return Next.DONE
-    if left and run.open(message):
+    if run.open(message) and _others(message, pool, run.tried):
         return Next.ANOTHER_NODE if node.name in run.tried else Next.CONTINUE
     return Next.LATER if run.attempted else Next.HOLD
 

@@ -137,10 +137,12 @@ class RelayRig:
         return [line for line in found if not name or line["event"] == name]
 
     def write(self, config: Mapping[str, Any] | str) -> None:
-        """Replace the configuration file; a reload reads it."""
+        """Replace the configuration file in one step; a reload reads it."""
         if not isinstance(config, str):
             config = json.dumps({**config, "store": f"sqlite:{self.directory / 'var'}"})  # JSON is YAML
-        (self.directory / "relay.yaml").write_text(config)
+        fresh = self.directory / "relay.yaml.new"
+        fresh.write_text(config)
+        fresh.replace(self.directory / "relay.yaml")
 
     @property
     def octets_written(self) -> bytes:

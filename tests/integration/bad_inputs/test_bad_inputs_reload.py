@@ -207,7 +207,7 @@ async def test_a_hang_up_while_starting_is_harmless(tmp_path: Path) -> None:
         async with SmtpServer() as sink, relaying(tmp_path, sink) as rig:
             assert shot.done()
             await until_told(rig, "relay.reloaded")
-            assert rig.told()[0]["event"] == "relay.started"
+            await until_told(rig, "relay.started")
             assert (await rig.send(CONTENT)).startswith("250")
             await rig.settled()
     finally:

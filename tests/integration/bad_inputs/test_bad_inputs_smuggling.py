@@ -193,7 +193,7 @@ def test_transactions_at_the_sink_are_those_that_were_accepted(
 
         try:
             any_streams()
-            assert seen["accepted"] > 20
-            assert endings == "reject" or seen["hidden"] > 5
+            assert seen["accepted"] > 10
+            assert endings == "reject" or seen["hidden"] > 0
         finally:
             runner.run(stack.aclose())

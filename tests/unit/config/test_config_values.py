@@ -128,6 +128,22 @@ def test_bridges_have_their_pool_limits_and_senders(config) -> None:
     assert other.limits.size == 2**20
 
 
+def test_a_bridge_takes_no_message_that_no_node_of_its_pool_takes(tmp_path: Path) -> None:
+    """R33: the smallest of its own limit, the listener's, and the largest node in use; unknown is no limit."""
+
+    def limit(*nodes: str) -> int:
+        listed = ", ".join(f"{{name: n{number}, type: sandbox, {node}}}" for number, node in enumerate(nodes))
+        (bridge,) = values.bridges(
+            load_text(tmp_path, text_with(pools=f"pools: [{{name: main, id: 1, nodes: [{listed}]}}]\n")).config
+        )
+        return bridge.limits.size
+
+    assert limit("max_size: 1MB", "max_size: 2MB") == 2 * 2**20
+    assert limit("max_size: 1MB", "max_size: 2MB, weight: 0") == 2**20
+    assert limit("max_size: 1MB", "weight: 1") == 25 * 2**20
+    assert limit("max_size: 100MB") == 25 * 2**20
+
+
 def test_stores_are_told_apart_and_hide_their_password(config) -> None:
     spool, state = values.spool_place(config), values.state_place(config)
     assert (spool.kind, spool.path) == ("sqlite", Path("var/relay"))
