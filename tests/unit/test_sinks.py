@@ -7,8 +7,8 @@ import os
 
 from relay.events import Event, Events, Sink
 from relay.logs.lines import Lines
-from relay.logs.writers import StreamOutput
 from relay.logs.log import Log, LogSettings, make_log
+from relay.logs.writers import StreamOutput
 from relay.sinks import MAX_SERIES, OTHER, CountSink, LogSink
 
 AT = 1_700_000_000.5
