@@ -120,7 +120,7 @@ def test_any_octets_give_an_answer(value):
 def test_hostile_values_take_linear_time(value):
     started = time.process_time()
     parse_mailboxes(value)
-    assert time.process_time() - started < 0.25
+    assert time.process_time() - started < 1  # quadratic would be ten and more
 
 
 def test_domain_of():
