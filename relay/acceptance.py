@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from relay.bridges.bridge import Bridge
 from relay.bridges.registry import BridgeGate
 from relay.delivery.direct import Direct
 from relay.delivery.dispatcher import Dispatcher
-from relay.envelope import Content, Lane, Message, RecipientStatus, Reply
+from relay.envelope import Content, Lane, Message, Reply
 from relay.errors import SpoolError, SpoolFull, StateUnavailable
 from relay.events import Events
 from relay.headers import Prepared, Trace, prepare
@@ -133,8 +133,9 @@ class Acceptance:
             return permit
         message = self._message(message_id, submission, prepared, content, now)
         if bridge.direct:
-            self._tell(message, submission, prepared)
             reply = await self._direct.deliver(message, content, deadline=deadline - ANSWER_S)
+            if reply.code < 400:
+                self._tell(message, submission, prepared)
         else:
             reply = await self._keep(message, content, submission, prepared, deadline)
         if permit is not None and reply.code >= 400:
@@ -235,14 +236,17 @@ class Acceptance:
 
     async def _withdraw(self, message: Message, lease: Lease | None) -> Reply:
         """Unmake a message that was stored too late to be promised."""
+        what = "refused with 451"
         if lease is not None:
-            gone = tuple(replace(r, status=RecipientStatus.DROPPED) for r in message.recipients)
-            await self._spool.settle(lease, replace(lease.message, recipients=gone), due=0.0)
+            self._dispatcher.unmake(lease)
         else:
-            await self._spool.drop(Selection(ids=(message.id,)))
-        self._events.fault(
-            where="acceptance", error=f"{message.id}: stored after the accept deadline, refused with 451"
-        )
+            async with self._dispatcher.set_aside(lambda other: other.id == message.id):
+                try:
+                    if not await self._spool.drop(Selection(ids=(message.id,))):
+                        what += ", and on its way already: the client's next one is a second copy"
+                except SpoolError as error:
+                    what += f", and kept, because it could not be removed: {error}"
+        self._events.fault(where="acceptance", error=f"{message.id}: stored after the accept deadline, {what}")
         return TOO_LATE
 
     def _tell(self, message: Message, submission: Submission, prepared: Prepared) -> None:

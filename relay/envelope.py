@@ -138,7 +138,7 @@ class Message:
     @property
     def pending(self) -> tuple[Recipient, ...]:
         """The recipients that still need an attempt."""
-        return tuple(r for r in self.recipients if r.status is RecipientStatus.PENDING)
+        return tuple([r for r in self.recipients if r.status is RecipientStatus.PENDING])
 
     @property
     def sender_domain(self) -> str:

@@ -238,7 +238,7 @@ class Worker:
             events=self.events,
             clock=clock,
             rng=rng,
-            stored=self.dispatcher.stored,
+            hand_in=self.dispatcher.hand_in,
         )
         self.gate = BridgeGate(Registry(settings.bridges), PasswordChecker(), self._shared.throttle)
         self.acceptance = Acceptance(

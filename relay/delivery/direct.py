@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from relay.delivery.attempt import Attempts
@@ -19,14 +19,13 @@ from relay.dsn import Action
 from relay.envelope import Content, Message, RecipientStatus, Reply
 from relay.errors import SpoolError
 from relay.events import Events
-from relay.outcome import RecipientOutcome, Status
-from relay.router.disposition import Next, Run, dispose
+from relay.router.disposition import Disposition, Next, Run, dispose
 from relay.router.router import Router
-from relay.router.selection import Busy, Hold, Route
-from relay.spool import Spool
+from relay.router.selection import Busy, Decision, Hold, Route
+from relay.spool import Lease, Spool
 
-LOOK_S = 0.05
-"""Pause before asking again while all places are taken."""
+ENOUGH_S = 1.0
+"""Time below which no further node is tried: no attempt could end in it."""
 
 BUSY = Reply(451, "4.3.2", "No upstream is free now, please try again later")
 NOT_NOW = Reply(451, "4.4.1", "The message could not be passed on now, please try again later")
@@ -35,7 +34,7 @@ UNCLEAR = Reply(451, "4.4.2", "The upstream did not confirm the message, please 
 
 class Direct:
     """Args:
-    stored: called with a message whose rest went into the queue.
+    hand_in: ends the lease of a message whose rest goes into the queue: lease, due (epoch seconds), reason.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class Direct:
         events: Events,
         clock: Callable[[], float],
         rng: random.Random,
-        stored: Callable[[Message], None],
+        hand_in: Callable[[Lease, Message, float, str], Awaitable[None]],
     ) -> None:
         self._spool = spool
         self._router = router
@@ -59,7 +58,7 @@ class Direct:
         self._events = events
         self._clock = clock
         self._rng = rng
-        self._stored = stored
+        self._hand_in = hand_in
 
     async def deliver(self, message: Message, content: Content, *, deadline: float) -> Reply:
         """Pass the message on now.
@@ -67,20 +66,11 @@ class Direct:
         Args:
             deadline: loop time by which the client must have its answer.
         """
-        run = Run()
+        loop = asyncio.get_running_loop()
+        run, result = Run(), None
         message = replace(message, attempts=1)
-        last: RecipientOutcome | None = None
-        while open_ := run.open(message):
-            decision = await self._router.route(
-                message,
-                tried=run.tried,
-                busy=self._fleet.full(message.pool),
-                now=self._clock(),
-                recipients=len(open_),
-            )
-            if isinstance(decision, Busy) and asyncio.get_running_loop().time() + LOOK_S < deadline:
-                await asyncio.sleep(LOOK_S)
-                continue
+        while (open_ := run.open(message)) and loop.time() + ENOUGH_S < deadline:
+            decision = await self._route(message, run, len(open_))
             if not isinstance(decision, Route):
                 if isinstance(decision, Hold):
                     why = [f"{considered.node}: {considered.reason}" for considered in decision.trace]
@@ -104,22 +94,33 @@ class Direct:
                 jitter=self._rng.random(),
             )
             await self._attempts.tell(message, decision, attempted, result)
-            last = attempted.outcomes[0] if attempted.outcomes else last
             message, run = result.message, result.run
             if result.next not in (Next.CONTINUE, Next.ANOTHER_NODE):
                 break
-        return await self._answer(message, content, last)
+        return await self._answer(message, content, result)
 
-    async def _answer(self, message: Message, content: Content, last: RecipientOutcome | None) -> Reply:
+    async def _route(self, message: Message, run: Run, recipients: int) -> Decision:
+        """The decision for a client that waits: where all places are taken, it stands in line for a connection."""
+        pool, now = message.pool, self._clock()
+        decision = await self._router.route(
+            message, tried=run.tried, busy=self._fleet.full(pool), now=now, recipients=recipients
+        )
+        if isinstance(decision, Busy):
+            return await self._router.route(message, tried=run.tried, now=now, recipients=recipients)
+        return decision
+
+    async def _answer(self, message: Message, content: Content, result: Disposition | None) -> Reply:
         delivered = any(r.status is RecipientStatus.DELIVERED for r in message.recipients)
         failed = tuple(r for r in message.recipients if r.status is RecipientStatus.FAILED)
-        if delivered:
+        if delivered and result is not None:
             try:
+                await self._reports.tell(message, failed, Action.FAILED, content=content)
                 if message.pending:
-                    await self._spool.store(message, content, lease=False)
-                    self._stored(message)
-                await self._reports.tell(message, failed, Action.FAILED)
+                    lease = await self._spool.store(message, content, lease=True)
+                    if lease is not None:
+                        await self._hand_in(lease, message, result.due, result.reason)
             except SpoolError as error:
+                # Of two evils the smaller: who has it gets it once more, and the others get it.
                 self._events.fault(where="spool", error=f"{message.id}: the rest of a direct delivery: {error}")
                 return NOT_NOW
             return Reply(250, "2.0.0", f"Ok: delivered as {message.id}")
@@ -127,6 +128,6 @@ class Direct:
             code = failed[0].code if 500 <= failed[0].code < 600 else 554
             enhanced = failed[0].enhanced if failed[0].enhanced.startswith("5.") else "5.0.0"
             return Reply(code, enhanced, "The message was refused by the upstream")
-        if last is not None and last.outcome.status is Status.UNCERTAIN:
+        if message.bound_node:
             return UNCLEAR
-        return NOT_NOW if last is not None else BUSY
+        return NOT_NOW if result is not None else BUSY

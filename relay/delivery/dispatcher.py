@@ -123,6 +123,7 @@ class Dispatcher:
         self._share_of = share_of
         self._clock = clock
         self._steps = ClockSteps()
+        self._steady = asyncio.get_running_loop().time
         self._runs = Runs(
             spool=spool,
             router=router,
@@ -132,7 +133,7 @@ class Dispatcher:
             placed=self._placed,
             steps=self._steps,
             clock=clock,
-            steady=_steady,
+            steady=self._steady,
             rng=rng,
         )
         self._intake = Intake(
@@ -143,7 +144,7 @@ class Dispatcher:
             add=lambda lease: self._push(self._job(lease)),
             added=lambda pool: self._pump(self._line(pool)),
         )
-        self._returns = Returns(spool, noted=self._intake.note, events=events, clock=clock, steady=_steady)
+        self._returns = Returns(spool, noted=self._intake.note, events=events, clock=clock, steady=self._steady)
         self._plain = {name: _plain_gate(pool) for name, pool in fleet.pools.items()}
         self._lines: dict[str, _Line] = {}
         self._running: dict[Job, asyncio.Task[None]] = {}
@@ -184,6 +185,12 @@ class Dispatcher:
     def stored(self, message: Message) -> None:
         """A message was stored without a lease: its queue has something on disk."""
         self._intake.note(queue_key(message))
+
+    async def hand_in(self, lease: Lease, message: Message, due: float, reason: str) -> None:
+        """End the lease of a message that somebody else has worked on; it is looked at again at `due`."""
+        job = self._job(lease)
+        job.message = message
+        await self._returns.give_back(job, reason, due=due)
 
     def unmake(self, lease: Lease) -> None:
         """Remove a message that was stored and never promised to anybody, now or as soon as the spool can."""
@@ -482,11 +489,6 @@ class Dispatcher:
         task = asyncio.ensure_future(work)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
-
-
-def _steady() -> float:
-    """Seconds of a clock that nobody sets."""
-    return asyncio.get_running_loop().time()
 
 
 def _plain_gate(pool: Pool) -> Gate | None:

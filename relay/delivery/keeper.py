@@ -28,6 +28,12 @@ TICK_S = 0.25
 CHECK_TTL_S = 120.0
 """A re-check that takes longer than this lost its claim: the worker that ran it is gone or stuck."""
 
+CLAIMED_S = 5.0
+"""Pause before asking again for a re-check that another worker has claimed; its result is seen earlier than that."""
+
+AWAY_S = 1.0
+"""Pause before asking again for a state that is away."""
+
 
 class HealthKeeper:
     """One per worker.
@@ -58,6 +64,7 @@ class HealthKeeper:
         self._on_change = on_change
         self._owner = owner
         self._checks: dict[str, asyncio.Task[None]] = {}
+        self._is_away = False
 
     async def fault(self, node: str, error: str, *, began_at: float) -> None:
         """A node or account fault: out of the rotation at once (unless the policy only records it)."""
@@ -99,9 +106,10 @@ class HealthKeeper:
                     if await self._router.refresh_health():
                         self._on_change()
                     self._start_due_checks()
+                    self._is_away = False
                 except StateUnavailable as error:
-                    self._events.fault(where="state", error=str(error))
-                    await asyncio.sleep(1.0)
+                    self._tell_away(error)
+                    await asyncio.sleep(AWAY_S)
                 await asyncio.sleep(TICK_S)
         finally:
             for task in self._checks.values():
@@ -146,22 +154,37 @@ class HealthKeeper:
             # Workers tick together; the spread keeps them from asking for the claim at the same moment.
             await asyncio.sleep(random.uniform(0, TICK_S))
             if not await self._state.claim(claim, owner=self._owner, ttl_s=CHECK_TTL_S, now=self._clock()):
+                await asyncio.sleep(CLAIMED_S)
                 return
             try:
                 health = (await self._state.health()).get(node, NodeHealth())
                 if machine.is_check_due(health, self._clock()):
                     await self._judge(node, await self._probe(node))
+                elif health != self._router.health_of(node):
+                    # A fault that was seen here while the state was away; the others never knew of it.
+                    self._router.learn_health(node, health)
+                    self._on_change()
             finally:
                 await self._state.unclaim(claim, owner=self._owner)
         except StateUnavailable as error:
-            self._events.fault(where="state", error=str(error))
+            self._tell_away(error)
+            await asyncio.sleep(AWAY_S)
 
     async def _probe(self, node: str) -> Probe:
         try:
             async with asyncio.timeout(CHECK_TTL_S / 2):
                 return await self._fleet.upstream(node).probe()
         except TimeoutError:
-            return Probe(outcome=_probe_timeout())
+            return Probe(outcome=_probe_failed(f"the test did not end within {CHECK_TTL_S / 2:.0f} s"))
+        except Exception as error:  # a bug of the driver: the node is no better for it, and the others are no worse
+            self._events.fault(where=f"node {node}", error=f"its test failed: {type(error).__name__}: {error}")
+            return Probe(outcome=_probe_failed(f"internal fault of the driver ({type(error).__name__})"))
+
+    def _tell_away(self, error: StateUnavailable) -> None:
+        """Once, until the state is back."""
+        if not self._is_away:
+            self._is_away = True
+            self._events.fault(where="state", error=str(error))
 
     async def _judge(self, node: str, probe: Probe) -> None:
         now = self._clock()
@@ -180,11 +203,5 @@ class HealthKeeper:
                 self._events.node_check_failed(node=node, pool=pool, test_status=error, next_check=after.next_check)
 
 
-def _probe_timeout() -> Outcome:
-    return Outcome(
-        status=Status.DEFERRED,
-        scope=Scope.NODE,
-        phase="connect",
-        text=f"the test did not end within {CHECK_TTL_S / 2:.0f} s",
-        attempted=False,
-    )
+def _probe_failed(text: str) -> Outcome:
+    return Outcome(status=Status.DEFERRED, scope=Scope.NODE, phase="connect", text=text, attempted=False)

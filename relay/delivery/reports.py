@@ -56,8 +56,13 @@ class Reports:
         self._clock = clock
         self._stored = stored
 
-    async def tell(self, message: Message, recipients: Sequence[Recipient], action: Action) -> None:
+    async def tell(
+        self, message: Message, recipients: Sequence[Recipient], action: Action, *, content: Content | None = None
+    ) -> None:
         """Report on `recipients` where a report is due; says in an event when none is.
+
+        Args:
+            content: of the message, when the spool does not have it.
 
         Raises:
             SpoolFull, SpoolUnhealthy: the report could not be stored; the failure must not be settled yet.
@@ -71,7 +76,7 @@ class Reports:
         if not chosen.recipients:
             self._events.dsn_suppressed(message.id, why=chosen.why)
             return
-        original = await self._original(message)
+        original = await self._original(message, content)
         now = self._clock()
         dsn_id = self._ids.next()
         hostname = self._policy.reporter.hostname
@@ -126,15 +131,19 @@ class Reports:
         )
         self._stored(report)
 
-    async def _original(self, message: Message) -> Content | None:
+    async def _original(self, message: Message, content: Content | None) -> Content | None:
         """The failed message, with its body only when it is small enough to be returned."""
         try:
-            content = await self._spool.content(message.id)
+            content = content or await self._spool.content(message.id)
         except SpoolError:
             return None  # damaged: the report goes without it
         if isinstance(content.body, bytes) or content.body.size > RETURN_BYTES:
             return content
-        return Content(content.head, await asyncio.to_thread(lambda: b"".join(content.body.chunks())))  # type: ignore[union-attr]
+        body = content.body
+        try:
+            return Content(content.head, await asyncio.to_thread(lambda: b"".join(body.chunks())))
+        except OSError:
+            return content  # its headers are enough
 
 
 def _fits_seven_bits(content: Content) -> bool:

@@ -379,7 +379,7 @@ class Rig:
             events=self.events,
             clock=self.clock,
             rng=self.rng,
-            stored=self.dispatcher.stored,
+            hand_in=self.dispatcher.hand_in,
         )
         self.gate = BridgeGate(Registry(self.bridges), PasswordChecker(), AuthThrottle(slots=8))
         self.acceptance = Acceptance(
