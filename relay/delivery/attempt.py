@@ -43,12 +43,14 @@ class Attempted:
         began_at: epoch seconds.
         took_s: how long it took.
         cut: the caller's own deadline ended it, so that a node that did not answer is not to blame.
+        silent: the upstream took no request to report success, so that nobody after us will.
     """
 
     outcomes: Sequence[RecipientOutcome]
     began_at: float
     took_s: float
     cut: bool = False
+    silent: bool = False
 
 
 class Attempts:
@@ -95,8 +97,11 @@ class Attempts:
         node = route.node
         rendering = self._renderer.rendering(message, content, self._fleet.pool_of(node.name), node)
         unfit: list[CannotTranscode] = []
+        silent = False
 
         async def render(capabilities: Capabilities) -> Content:
+            nonlocal silent
+            silent = not capabilities.dsn
             try:
                 return await rendering.render(capabilities)
             except CannotTranscode as error:
@@ -132,10 +137,11 @@ class Attempts:
         if unfit:
             outcomes = _all(recipients, _cannot_carry(unfit[0]))
         took_s = loop.time() - began
-        return Attempted(outcomes, began_at, took_s, cut=deadline < began + ATTEMPT_S and loop.time() >= deadline)
+        cut = deadline < began + ATTEMPT_S and loop.time() >= deadline
+        return Attempted(outcomes, began_at, took_s, cut=cut, silent=silent)
 
     async def tell(self, message: Message, route: Route, attempted: Attempted, result: Disposition) -> None:
-        """Events, counts, node health and permits."""
+        """Events, counts, node health, permits, and success where it was asked for."""
         node = route.node.name
         if route.permit is not None:
             unused = sum(not entry.outcome.attempted for entry in attempted.outcomes)
@@ -169,6 +175,11 @@ class Attempts:
                 await self._keeper.cool(node, until, reason)
             case NoEffect():
                 pass
+        if attempted.silent and any("SUCCESS" in recipient.notify for recipient in result.delivered):
+            try:
+                await self._reports.tell(message, result.delivered, Action.RELAYED)
+            except SpoolError as error:  # of good news the delivery itself is the better half
+                self._events.fault(where="spool", error=f"{message.id}: its report of success is lost: {error}")
 
     async def unused(self, route: Route) -> None:
         """The route was not taken after all: its permit goes back."""
