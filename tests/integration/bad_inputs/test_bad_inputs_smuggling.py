@@ -141,8 +141,9 @@ async def test_a_message_the_client_signed_is_refused_rather_than_repaired(tmp_p
 # Any octets at all
 
 TRANSACTION = b"\r\nMAIL FROM:<evil@x.example>\r\nRCPT TO:<victim@x.example>\r\nDATA\r\n"
-ENDS = [b"\r", b"\n", b".", b"\0", b"\r\n", b"\r\n.", b"\r\n.\r\n", b"\n.\n", b"\r\n.\n", b"\r.\r", b"\r\n\r\n"]
-PIECES = st.sampled_from([*ENDS, b"x", b"A: b", TRANSACTION])
+ENDS = [b"\r", b"\n", b".", b"\0", b"\r\n", b"\r\n.", b"\r\n.\r\n", b"\n.\n", b"\r\n.\n", b"\r.\r"]
+INSIDE = [b"\r\n\r\n", b"\r\n..\r\n", b"\r\n..", b"x", b"A: b"]
+PIECES = st.sampled_from([*ENDS, *INSIDE, TRANSACTION])
 STREAMS = st.lists(st.lists(PIECES, max_size=12).map(b"".join), min_size=1, max_size=4)
 
 
