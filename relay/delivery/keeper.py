@@ -34,6 +34,9 @@ CLAIMED_S = 5.0
 AWAY_S = 1.0
 """Pause before asking again for a state that is away."""
 
+UNANSWERED = 5
+"""Uncertain ends in a row, without a delivery between them, that take a node out."""
+
 
 class HealthKeeper:
     """One per worker.
@@ -65,6 +68,7 @@ class HealthKeeper:
         self._owner = owner
         self._checks: dict[str, asyncio.Task[None]] = {}
         self._is_away = False
+        self._unanswered: dict[str, int] = {}
 
     async def fault(self, node: str, error: str, *, began_at: float) -> None:
         """A node or account fault: out of the rotation at once (unless the policy only records it)."""
@@ -88,9 +92,21 @@ class HealthKeeper:
 
     async def delivered(self, node: str) -> None:
         """A delivery succeeded: forget earlier failures. No write when there were none (hot path)."""
+        if self._unanswered:
+            self._unanswered.pop(node, None)
         known = self._router.health_of(node)
         if machine.delivered(known) is not known:
             await self._change(node, machine.delivered)
+
+    async def uncertain(self, node: str, error: str, *, began_at: float) -> None:
+        """An answer to a whole message was lost. Once says little about a node; several in a row say that it takes
+        messages and never confirms them, and each of them is a copy more."""
+        self._unanswered[node] = self._unanswered.get(node, 0) + 1
+        if self._unanswered[node] >= UNANSWERED:
+            del self._unanswered[node]
+            await self.fault(
+                node, f"{UNANSWERED} answers in a row were lost, the last one at {error}", began_at=began_at
+            )
 
     async def test(self, node: str) -> Probe:
         """Test a node now and act on the result like a re-check."""
