@@ -174,9 +174,9 @@ class Attempts:
             case CoolDown(until=until, reason=reason):
                 await self._keeper.cool(node, until, reason)
             case NoEffect():
-                first = attempted.outcomes[0].outcome if attempted.outcomes else None
-                if first is not None and first.status is Status.UNCERTAIN and not attempted.cut:
-                    await self._keeper.uncertain(node, describe(first), began_at=attempted.began_at)
+                lost = [o.outcome for o in attempted.outcomes if o.outcome.status is Status.UNCERTAIN]
+                if lost and not attempted.cut:
+                    await self._keeper.uncertain(node, describe(lost[0]), began_at=attempted.began_at)
         if attempted.silent and any("SUCCESS" in recipient.notify for recipient in result.delivered):
             try:
                 await self._reports.tell(message, result.delivered, Action.RELAYED)
