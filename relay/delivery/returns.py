@@ -24,7 +24,8 @@ TROUBLE_S = 5.0
 """Pause of all deliveries after the spool could not record something."""
 
 STUBBORN = 12
-"""Failures to give one message back after which it no longer stops the others: a minute of `TROUBLE_S`."""
+"""Failures to give one message back after which it no longer stops the others, and is tried once in `AGAIN_S`: a minute
+of `TROUBLE_S`."""
 
 AGAIN_S = 60.0
 """Pause before a message is looked at again whose delivery went wrong."""
@@ -52,7 +53,7 @@ class Returns:
         self._events = events
         self._clock = clock
         self._steady = steady
-        self._stranded: dict[Job, tuple[Standing, str]] = {}
+        self._stranded: dict[Job, tuple[Standing, str, float]] = {}  # standing, reason, steady time of the next try
         self._paused_until = float("-inf")
 
     def is_stuck(self) -> bool:
@@ -85,8 +86,7 @@ class Returns:
             await self._spool.release([job.lease for job in untouched], due=due, reason=reason)
         except SpoolError as error:
             for job in untouched:
-                self._strand(job, Standing.QUEUED, reason)
-            self.trouble(error)
+                self._strand(job, Standing.QUEUED, reason, error)
 
     async def give_back(
         self, job: Job, reason: str, *, due: float | None = None, standing: Standing = Standing.QUEUED
@@ -98,8 +98,7 @@ class Returns:
             with contextlib.suppress(LeaseLost):
                 await self._spool.settle(job.lease, job.message, due=due, standing=standing, reason=reason)
         except SpoolError as error:
-            self._strand(job, standing, reason)
-            self.trouble(error)
+            self._strand(job, standing, reason, error)
 
     async def give_up(self, job: Job, error: Exception) -> None:
         """An unforeseen failure: the message waits, and is set aside when it happens again and again."""
@@ -116,14 +115,21 @@ class Returns:
 
     async def retry(self, *, at_once: bool = False) -> None:
         """Try again what the spool would not take, after the pause or at once; the first failure ends it."""
-        if not at_once and self._steady() < self._paused_until:
+        now = self._steady()
+        if not at_once and now < self._paused_until:
             return
-        for job, (standing, reason) in list(self._stranded.items()):
-            del self._stranded[job]
-            await self.give_back(job, reason, standing=standing)
-            if job in self._stranded:
-                return
+        for job, (standing, reason, at) in list(self._stranded.items()):
+            if at_once or at <= now:
+                del self._stranded[job]
+                await self.give_back(job, reason, standing=standing)
+                if job in self._stranded:
+                    return
 
-    def _strand(self, job: Job, standing: Standing, reason: str) -> None:
+    def _strand(self, job: Job, standing: Standing, reason: str, error: SpoolError) -> None:
         job.failures += 1
-        self._stranded[job] = (standing, reason)
+        wait_s = TROUBLE_S if job.failures < STUBBORN else AGAIN_S
+        self._stranded[job] = (standing, reason, self._steady() + wait_s)
+        if job.failures < STUBBORN:
+            self.trouble(error)
+        else:
+            self._events.fault(where="spool", error=f"{job.message.id} is not taken back: {error}")

@@ -111,6 +111,17 @@ async def test_nobody_else_gets_a_leased_message(spool: AnySpool) -> None:
     assert await due_ids(spool) == [each.id for each in made]
 
 
+async def test_one_can_look_behind_those_at_the_front(spool: AnySpool) -> None:
+    made = [message() for _ in range(10)]
+    for each in made:
+        await spool.store(each, CONTENT, lease=False)
+    behind = await spool.lease_due(KEY, now=NOW, limit=3, skip=4)
+    assert [lease.message.id for lease in behind] == [each.id for each in made[4:7]]
+    assert await spool.lease_due(KEY, now=NOW, limit=3, skip=10) == []
+    await spool.release(behind)
+    assert await due_ids(spool) == [each.id for each in made]
+
+
 async def test_simultaneous_leases_never_overlap(spool: AnySpool) -> None:
     made = {(await spool.store(each, CONTENT, lease=False), each.id)[1] for each in [message() for _ in range(30)]}
     batches = await asyncio.gather(*(spool.lease_due(KEY, now=NOW, limit=7) for _ in range(9)))
