@@ -116,6 +116,9 @@ class Spool(Protocol):
         Args:
             lease: take it at once with its first attempt begun (`attempts` becomes 1), in the same write.
 
+        Bounds that an operator set on the queue are not for messages with the null reverse-path: a report takes the
+        place of a message that leaves once it is stored.
+
         Raises:
             SpoolFull: no room; nothing is kept.
             SpoolUnhealthy: the store failed; nothing is kept, or it cannot be known.

@@ -564,6 +564,14 @@ async def test_the_bounds_on_the_queue_hold_and_ease(open_spool: Opener) -> None
     await spool.store(message(), CONTENT, lease=False)
 
 
+async def test_a_full_queue_has_room_for_reports(open_spool: Opener) -> None:
+    """Each failed message needs one before it can leave."""
+    spool = await open_spool(max_messages=1)
+    await leased(spool)
+    assert spool.full_reason()
+    await spool.store(message(sender=""), CONTENT, lease=False)
+
+
 async def test_a_closed_spool_takes_nothing(spool: AnySpool) -> None:
     assert spool.unhealthy_reason() == ""
     await spool.close()

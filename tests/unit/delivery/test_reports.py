@@ -7,7 +7,7 @@ import pytest
 from relay.envelope import RecipientStatus
 from relay.errors import SpoolFull
 from relay.outcome import RecipientOutcome
-from tests.unit.delivery.rig import BODY, SPAM, UNKNOWN_USER, Rig, node, pool
+from tests.unit.delivery.rig import BODY, SPAM, UNKNOWN_USER, FaultySpool, Rig, node, pool
 
 ONE = (pool(node("n1")),)
 
@@ -97,3 +97,16 @@ async def test_all_recipients_that_fail_together_are_in_one_report():
         await rig.send("a@dest.example", "b@dest.example")
         await rig.until(lambda: rig.seen.named("dsn.created"))
         assert rig.seen.named("dsn.created")[0].data["recipients"] == ["a@dest.example", "b@dest.example"]
+
+
+async def test_a_full_queue_of_undeliverable_mail_empties_itself():
+    """Each failure needs room for its report first."""
+    async with Rig(pools=ONE, spool=FaultySpool(max_messages=20), running=False) as rig:
+        for _ in range(20):
+            await rig.store()
+        with pytest.raises(SpoolFull):
+            await rig.store()
+        rig.nodes["n1"].always = UNKNOWN_USER
+        rig.start()
+        await rig.until(lambda: not rig.spool._kept)
+        assert len(rig.seen.named("dsn.created")) == 20
