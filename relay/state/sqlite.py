@@ -122,7 +122,7 @@ class SqliteState:
 
     async def usage(self, candidates: Sequence[Candidate], *, now: float) -> Mapping[str, tuple[Usage, ...]]:
         at = self._clock() if self._clock else now
-        return await self._read(partial(_usage, candidates=candidates, now=at))
+        return await self._read(partial(_usage, candidates=candidates, now=at, asked=now))
 
     def _answer(self, connection: sqlite3.Connection, calls: list[_Call]) -> list[list[Permit | Denied]]:
         now = self._clock() if self._clock else None
@@ -237,10 +237,10 @@ def _give_back(connection: sqlite3.Connection, permits: Sequence[tuple[Permit, i
 
 
 def _usage(
-    connection: sqlite3.Connection, candidates: Sequence[Candidate], now: float
+    connection: sqlite3.Connection, candidates: Sequence[Candidate], now: float, asked: float
 ) -> Mapping[str, tuple[Usage, ...]]:
     shelf = _Shelf(connection, now)
-    return {candidate.key: usage(candidate, shelf.book(candidate.key), now) for candidate in candidates}
+    return {candidate.key: usage(candidate, shelf.book(candidate.key), now, asked=asked) for candidate in candidates}
 
 
 def _advance(connection: sqlite3.Connection, calls: list[tuple[str, int, int]]) -> list[_Turns]:
