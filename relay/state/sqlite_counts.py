@@ -33,9 +33,9 @@ INSERT INTO campaigns SELECT DISTINCT pool, campaign, 0 FROM counts WHERE campai
 """`used` grows with every writing; the highest was used last."""
 
 _OLDEST = "SELECT pool, campaign FROM campaigns ORDER BY used, pool, campaign LIMIT ?1"
-_MOVE = f"""
-INSERT INTO counts SELECT pool, '', node, what, sum(n) FROM counts
-WHERE campaign <> '' AND (pool, campaign) IN ({_OLDEST})
+_MOVE = """
+INSERT INTO counts SELECT pool, '', node, what, sum(n) FROM counts WHERE campaign <> '' AND (pool, campaign) IN
+(SELECT pool, campaign FROM campaigns ORDER BY used, pool, campaign LIMIT ?1)
 GROUP BY pool, node, what ON CONFLICT DO UPDATE SET n = n + excluded.n
 """
 
@@ -75,12 +75,7 @@ def _use(connection: sqlite3.Connection, campaigns: set[tuple[str, str]]) -> Non
 def _fold(connection: sqlite3.Connection, number: int) -> None:
     """Forget the campaigns that were used longest ago; what they counted stays in the sums."""
     oldest = connection.execute(_OLDEST, (number,)).fetchall()
-    connection.execute(
-        "INSERT INTO counts SELECT pool, '', node, what, sum(n) FROM counts"
-        f" WHERE campaign <> '' AND (pool, campaign) IN ({_OLDEST}) GROUP BY pool, node, what"
-        " ON CONFLICT DO UPDATE SET n = n + excluded.n",
-        (number,),
-    )
+    connection.execute(_MOVE, (number,))
     connection.executemany("DELETE FROM counts WHERE pool = ? AND campaign = ?", oldest)
     connection.executemany("DELETE FROM campaigns WHERE pool = ? AND campaign = ?", oldest)
     # As `router.cursors.CursorKey` writes them: the name, and the name with what stands behind a slash.
