@@ -93,6 +93,8 @@ def _said(event: dict[str, Any]) -> str:
             f"from {event.get('sender') or '<>'} to {_list(event.get('recipients', ()))}{subject}, "
             f"{octets(event.get('size', 0))}, by bridge {event.get('bridge')} ({event.get('peer')}) for pool "
             f"{event.get('pool')}, lane {event.get('lane')}"
+            + (f", campaign {event['campaign']}" if event.get("campaign") else "")
+            + "".join(f"; ignored {ignored}" for ignored in event.get("ignored_headers", ()))
         )
     if name.startswith("attempt."):
         vendor = f", its id {event['vendor_id']}" if event.get("vendor_id") else ""
