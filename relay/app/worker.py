@@ -37,7 +37,7 @@ from relay.envelope import Message
 from relay.errors import ConfigError, SpoolError, StateUnavailable
 from relay.events import Events
 from relay.history import HistorySink
-from relay.history.sqlite import SqliteHistory
+from relay.history.sqlite import SqliteHistory, forget_abandoned
 from relay.ids import IdSource
 from relay.listener.server import Listener
 from relay.logs.log import Log
@@ -365,6 +365,15 @@ class Worker:
         while True:
             await asyncio.sleep(ADOPT_EVERY_S)
             await self._sift(await self._adopt())
+            if self._context.index == 0:
+                settings = self._settings
+                await asyncio.to_thread(
+                    forget_abandoned,
+                    settings.directory,
+                    settings.shards,
+                    max_age_s=settings.config.history.keep_for,
+                    now=time.time(),
+                )
 
     async def _watch_spool(self) -> None:
         """A store that failed an fsync cannot be believed again: end, so that a fresh process opens it anew (R03)."""
