@@ -24,9 +24,7 @@ from relay.process.supervisor import Supervisor, WorkerContext
 def serve(settings: Settings) -> int:
     """Run the relay until it is told to stop; the exit code."""
     try:
-        settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        settings.state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        RunLock(settings.directory)
+        _make_folders(settings)
         settings.signer()
         for listener in settings.config.listeners:
             settings.tls_context(listener)
@@ -36,6 +34,9 @@ def serve(settings: Settings) -> int:
     except AlreadyRunning as error:
         sys.stderr.write(f"relay: {error}\n")
         return os.EX_UNAVAILABLE
+    except _NoFolder as error:
+        sys.stderr.write(f"relay: {error}\n")
+        return os.EX_CANTCREAT
     except (ConfigError, OSError) as error:
         sys.stderr.write(f"relay: {error}\n")
         return os.EX_CONFIG
@@ -56,6 +57,25 @@ def serve(settings: Settings) -> int:
         shared.connections.clear(index)
 
     return Supervisor(work, sockets, drain_s=settings.config.drain, tell=log.tell, on_exit=clear).run()
+
+
+class _NoFolder(RelayError):
+    """A folder of the store cannot be used."""
+
+
+def _make_folders(settings: Settings) -> None:
+    """The folders of the store, and the lock that keeps a second relay out. Raises AlreadyRunning, _NoFolder."""
+    folder = settings.directory
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        RunLock(folder)
+        folder = settings.state_directory
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise _NoFolder(
+            f"the folder {folder} of `store` cannot be used: {error.strerror or error}; give the user of the relay the "
+            "right to write there, or name another folder"
+        ) from error
 
 
 def run_worker(settings: Settings, log_settings: LogSettings, context: WorkerContext, shared: Shared) -> int:
