@@ -16,8 +16,10 @@ from typing import Protocol
 
 from relay.pools.health import NodeHealth
 from relay.pools.pool import Cap
+from relay.values import thawed
 
 
+@thawed
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """Something with caps that could carry a message: `key` is `node:<name>` or `bridge:<name>`."""
@@ -26,6 +28,7 @@ class Candidate:
     caps: tuple[Cap, ...]
 
 
+@thawed
 @dataclass(frozen=True, slots=True)
 class PermitRequest:
     """Room for `cost` recipients at the first candidate that has it.
@@ -39,6 +42,7 @@ class PermitRequest:
     least: int = 1
 
 
+@thawed
 @dataclass(frozen=True, slots=True)
 class CapBlock:
     """A cap that stood in the way: `used` of `limit` in the window, room again at `free_at` (epoch seconds)."""
@@ -50,6 +54,7 @@ class CapBlock:
     free_at: float
 
 
+@thawed
 @dataclass(frozen=True, slots=True)
 class Permit:
     """`granted` recipients may go through candidate number `index` now. `blocks`: caps that ruled out earlier ones.

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from relay.envelope import Content
 from relay.outcome import Outcome, RecipientOutcome
+from relay.values import thawed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class Capabilities:
     max_size: int = 0
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundRecipient:
     address: str
@@ -40,6 +42,7 @@ class OutboundRecipient:
     orcpt: str = ""
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outbound:
     """One message for one node, for the recipients that are still pending.
