@@ -15,7 +15,6 @@ from typing import Any
 import relay
 from tests.fakes.listener_rig import Client
 from tests.fakes.relay_rig import relaying
-from tests.scenario.harness import free_port
 from tests.scenario.sink import Sink
 
 MESSAGES, SESSIONS = 400, 8
