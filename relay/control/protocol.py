@@ -20,6 +20,7 @@ LOOK_S, ACT_S, TEST_S = 10.0, 300.0, 150.0
 OPERATIONS = {
     "status": LOOK_S,
     "nodes": LOOK_S,
+    "campaigns": LOOK_S,
     "entries": LOOK_S,
     "show": LOOK_S,
     "explain": LOOK_S,
