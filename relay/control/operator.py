@@ -11,11 +11,11 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import relay
 from relay.control.outlook import BUSY, Chance, Outlook, outlook
@@ -52,6 +52,18 @@ class Stand(StrEnum):
     QUARANTINED = "quarantined"
 
 
+class Reloading(Protocol):
+    """How a worker takes over another configuration; see `relay.app.reload`."""
+
+    async def reload(self) -> dict[str, Any]: ...
+
+    async def prepare(self, generation: int) -> None: ...
+
+    async def commit(self, generation: int) -> dict[str, Any]: ...
+
+    def status(self) -> dict[str, Any]: ...
+
+
 _Standing = tuple[Stand, float | None, str]
 """Where a message is, until when (None: nobody knows), and why."""
 
@@ -85,7 +97,7 @@ class Operator:
         attempts: Callable[[str], int] = lambda _: 0,
         busy: Callable[[str], AbstractSet[str]] = lambda _: frozenset(),
         counters: Callable[[], Mapping[str, int]] = dict,
-        reload: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+        reloader: Reloading | None = None,
         phase: Callable[[], str] = lambda: "running",
         workers: int = 1,
         clock: Callable[[], float] = time.time,
@@ -94,18 +106,17 @@ class Operator:
         self._spool = spool
         self._state = state
         self._history = history
-        self._pools = pools
-        self._nodes: dict[str, tuple[Pool, Node]] = {n.name: (p, n) for p in pools.values() for n in p.nodes}
+        self._nodes: dict[str, tuple[Pool, Node]] = {}
         self._drivers = drivers
         self._events = events
-        self._policy = policy
+        self.use(pools, policy)
         self._dispatcher = dispatcher
         self._keeper = keeper
         self._sessions = sessions
         self._attempts = attempts
         self._busy = busy
         self._counters = counters
-        self._reload = reload
+        self._reloader = reloader
         self._phase = phase
         self._workers = workers
         self._clock = clock
@@ -135,6 +146,7 @@ class Operator:
                 for waiting in (dispatcher.waiting() if dispatcher else ())
             ],
             "counters": dict(self._counters()),
+            "configuration": self._reloader.status() if self._reloader else None,
         }
 
     async def nodes(self) -> list[dict[str, Any]]:
@@ -260,7 +272,23 @@ class Operator:
 
     async def reload(self) -> dict[str, Any]:
         """Read the configuration again. Raises ConfigError, with nothing changed, when it does not validate."""
-        return await self._reload() if self._reload else {}
+        return await self._reloader.reload() if self._reloader else {}
+
+    async def reload_prepare(self, *, generation: int) -> dict[str, Any]:
+        """Another worker leads a reload: be ready for it. Raises ConfigError when this worker cannot be."""
+        if self._reloader:
+            await self._reloader.prepare(generation)
+        return {}
+
+    async def reload_commit(self, *, generation: int) -> dict[str, Any]:
+        """All are ready: swap."""
+        return await self._reloader.commit(generation) if self._reloader else {}
+
+    def use(self, pools: Mapping[str, Pool], policy: RetryPolicy) -> None:
+        """From now on."""
+        self._pools = pools
+        self._nodes = {n.name: (p, n) for p in pools.values() for n in p.nodes}
+        self._policy = policy
 
     # Helpers
 

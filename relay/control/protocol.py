@@ -30,6 +30,8 @@ OPERATIONS = {
     "node_pause": LOOK_S,
     "node_resume": LOOK_S,
     "reload": ACT_S,
+    "reload_prepare": TEST_S,
+    "reload_commit": LOOK_S,
 }
 """The public methods of `control.operator.Operator` that may be called, and how long each may take."""
 

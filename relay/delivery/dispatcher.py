@@ -145,7 +145,9 @@ class Dispatcher:
             added=lambda pool: self._pump(self._line(pool)),
         )
         self._returns = Returns(spool, noted=self._intake.note, events=events, clock=clock, steady=self._steady)
-        self._plain = {name: _plain_gate(pool) for name, pool in fleet.pools.items()}
+        self._shapes: dict[str, _Shape] = {}
+        self._plain: dict[str, Gate | None] = {}
+        self._learn_pools()
         self._lines: dict[str, _Line] = {}
         self._running: dict[Job, asyncio.Task[None]] = {}
         self._at_work: set[str] = set()  # ids of the messages that tasks work on
@@ -278,6 +280,24 @@ class Dispatcher:
         self._intake.wanted.set()
         self._pump_all()
 
+    def replaced(self) -> None:
+        """The fleet is another one now. What waits here is sorted anew where its classes have changed."""
+        shapes = self._shapes
+        self._learn_pools()
+        for line in self._lines.values():
+            if shapes.get(line.pool) == self._shapes.get(line.pool):
+                continue
+            jobs = line.queue.take(lambda _: True)
+            for gate in line.queue.closed_gates():
+                line.queue.open_gate(gate)  # without jobs it is forgotten
+            line.why.clear()
+            line.busy.clear()
+            for job in jobs:
+                if not job.run.tried:
+                    job.gate = self._gate(job.message)
+                line.queue.push(job)
+        self.changed()
+
     def freed(self, pool: str) -> None:
         """A full node of this pool has a free place again."""
         line = self._line(pool)
@@ -333,6 +353,11 @@ class Dispatcher:
         if line is None:
             line = self._lines[pool] = _Line(pool, FairQueue(self._share_of))
         return line
+
+    def _learn_pools(self) -> None:
+        pools = self._fleet.pools
+        self._shapes = {name: _shape(pool) for name, pool in pools.items()}
+        self._plain = {name: _plain_gate(pool) for name, pool in pools.items()}
 
     def _gate(self, message: Message) -> Gate:
         """The class of a message. While it is bound to a node all others so bound are of its class."""
@@ -489,6 +514,14 @@ class Dispatcher:
         task = asyncio.ensure_future(work)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+
+
+_Shape = tuple[tuple[object, ...], ...]
+
+
+def _shape(pool: Pool) -> _Shape:
+    """All of a pool that classes of messages depend on."""
+    return tuple((n.name, n.weight < 1, n.sender_domains, n.max_size, n.smtputf8) for n in pool.nodes)
 
 
 def _plain_gate(pool: Pool) -> Gate | None:

@@ -99,6 +99,10 @@ class SqliteHistory:
                 waiting.popleft()
                 self._dropped += 1
 
+    def set_bounds(self, *, max_age_s: float, max_events: int) -> None:
+        """From the next round of trimming on."""
+        self._max_age_s, self._max_events = max_age_s, max_events
+
     async def story(self, message_id: str) -> list[Event]:
         return await asyncio.to_thread(self._after_writing, partial(story, self._directory, message_id))
 

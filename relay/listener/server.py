@@ -73,11 +73,23 @@ class Listener:
         """Connections that are being served."""
         return len(self._service.sessions) if self._service is not None else 0
 
-    def use_tls_context(self, tls_context: ssl.SSLContext) -> None:
-        """Serve new handshakes with a renewed certificate; those that are done stay as they are."""
+    def use(self, options: ListenerOptions, tls_context: ssl.SSLContext | None) -> None:
+        """Go on with these options and this certificate, for sessions that are open too; handshakes that are done
+        stay as they are.
+
+        How connections are accepted (TLS from the first octet, PROXY headers) stays: see `accepts_like`.
+        """
+        if not self.accepts_like(options):
+            raise ValueError("this listener accepts connections in another way")
+        self._options = options
         self._tls_context = _hardened(tls_context)
         if self._service is not None:
-            self._service.tls_context = self._tls_context
+            self._service.use(options, self._tls_context)
+
+    def accepts_like(self, options: ListenerOptions) -> bool:
+        """Whether a listener with these options accepts connections as this one does."""
+        ours = self._options
+        return (ours.tls == "implicit", bool(ours.proxy_from)) == (options.tls == "implicit", bool(options.proxy_from))
 
     async def start(self, sock: socket.socket | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
         """Begin to accept, on `sock` (bound, for SO_REUSEPORT workers or socket activation) or on `host` and `port`.

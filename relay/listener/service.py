@@ -36,14 +36,23 @@ class Service:
         counters: ConnectionCounter,
         tls_context: ssl.SSLContext | None,
     ) -> None:
-        self.options = options
         self.acceptor = acceptor
         self.events = events
         self.counters = counters
-        self.tls_context = tls_context
         self.loop = asyncio.get_running_loop()
         self.sessions: set[Connection] = set()
         self.draining = False
+        self.writers = ThreadPoolExecutor(BODY_WRITERS, thread_name_prefix="body")
+        self.use(options, tls_context)
+        # Unlikely to meet again in a log, cheap to make: a random prefix for the listener and a number.
+        self._prefix = secrets.token_hex(4)
+        self._sessions_made = 0
+        self._refusals: dict[str, int] = {}
+
+    def use(self, options: ListenerOptions, tls_context: ssl.SSLContext | None) -> None:
+        """From now on, for sessions that are open too; what they were told before (SIZE, a started DATA) stands."""
+        self.options = options
+        self.tls_context = tls_context
         self.body_limits = BodyLimits(
             max_size=options.max_size,
             max_header=options.max_header,
@@ -52,14 +61,9 @@ class Service:
             memory_limit=options.body_in_memory,
             normalize=options.line_endings == "normalize",
         )
-        self.writers = ThreadPoolExecutor(BODY_WRITERS, thread_name_prefix="body")
         self.greeting = f"220 {options.hostname} ESMTP\r\n".encode()
         self.helo = f"250 {options.hostname}\r\n".encode()
         self._ehlo: dict[tuple[bool, bool], bytes] = {}
-        # Unlikely to meet again in a log, cheap to make: a random prefix for the listener and a number.
-        self._prefix = secrets.token_hex(4)
-        self._sessions_made = 0
-        self._refusals: dict[str, int] = {}
 
     def new_session_id(self) -> str:
         self._sessions_made += 1

@@ -39,7 +39,7 @@ from relay.router.selection import (
     screen,
 )
 from relay.router.usage import Usage
-from relay.router.words import clock_words, span_words
+from relay.router.words import clock_words, missing_pool, span_words
 from relay.state import Candidate, CapBlock, Permit, PermitRequest, State
 
 STATE_RETRY_S = 5.0
@@ -100,7 +100,7 @@ class Router:
         while True:
             pool = self._pools.get(message.pool)
             if pool is None:
-                return Unroutable((), f"pool {message.pool} is not configured")
+                return Unroutable((), missing_pool(message.pool))
             screening = screen(pool, message, health=self._ailing, tried=tried, busy=busy, now=now)
             if not screening.eligible:
                 return dead_end(screening, message, now=now)

@@ -1,0 +1,365 @@
+"""Taking over another configuration in all workers or in none, and going back when it breaks delivery.
+
+One worker leads: the one that was asked, by signal or over its control socket, kept alone by a lock on a file.
+
+1. It reads the files, validates, and makes its own parts. 2. It offers the result in the memory that all workers share,
+and asks each of the others to make theirs from the very same values. 3. Only when all have, it commits: one store of a
+number in the shared memory is the point of no return. 4. All swap, each in one step of its loop.
+
+Who refuses or does not answer before that point makes all stay as they are. Who is lost after it, the leader included,
+changes nothing any more: the others see the number within a second and follow, and a worker that starts takes what the
+shared memory holds, not what the files may say by then.
+
+What only a start can change is named (`needs_restart`) and left. The configuration before is kept in the leader's
+memory for `reload.watch`, to come back by itself (`aftermath`). A relay that is started anew reads its files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from relay.app.aftermath import Aftermath, broken, watch
+from relay.app.frozen import freeze, thaw
+from relay.app.parts import Parts, make_parts
+from relay.app.plant import Plant
+from relay.app.settings import Settings
+from relay.app.site import workers_of
+from relay.config.load import Loaded, load
+from relay.control.client import RemoteShard, connect
+from relay.control.protocol import ControlError, TryAgain
+from relay.errors import ConfigError, RelayError, SpoolError, StateUnavailable
+from relay.events import Events
+from relay.process.shared_value import SharedValue
+
+LIVE = frozenset(
+    {
+        *("version", "include", "hostname", "account", "mtas", "listeners", "limits", "line_endings"),
+        *("accept_deadline", "headers", "dkim", "health", "retry", "uncertain", "dsn", "spool", "history"),
+        *("log", "reload", "bridges", "pools", "nodes"),
+    }
+)
+"""Keys that a running relay takes over; of `listeners` and `log` see `needs_restart`."""
+
+TURN_S = 60.0
+"""How long another reload is waited for."""
+
+FOLLOW_S = 0.5
+"""How often a worker looks whether another one has committed, and whether delivery broke."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    generation: int
+    parts: Parts
+
+
+class Reloader:
+    """One per worker.
+
+    Args:
+        started: what the relay was started with; decides where it lives and what only a start can change.
+        generation: of the configuration that `plant` was built with.
+        others: shards of the other workers.
+        taken: called after each swap in this worker.
+    """
+
+    def __init__(
+        self,
+        plant: Plant,
+        shared: SharedValue,
+        *,
+        started: Settings,
+        generation: int,
+        others: Sequence[str],
+        events: Events,
+        taken: Callable[[Parts], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._plant = plant
+        self._shared = shared
+        self._started = started
+        self._generation = generation
+        self._others = others
+        self._events = events
+        self._taken = taken
+        self._clock = clock
+        self._rng = random.Random()
+        self._leading = asyncio.Lock()
+        self._swapping = asyncio.Lock()
+        self._prepared: _Prepared | None = None
+        self._aftermath: Aftermath | None = None
+        self._last_good: Loaded | None = None
+        self._since: float | None = None
+        self._failure: dict[str, Any] | None = None
+        self._returned: dict[str, Any] | None = None
+        self._stuck = 0
+
+    # For the operator
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the files again and take them over, in all workers or in none.
+
+        Raises:
+            ConfigError: the files do not validate or a worker cannot work with them; nothing has changed.
+            TryAgain: another reload does not end, or a worker does not answer; nothing has changed.
+        """
+        async with self._turn():
+            try:
+                loaded = await asyncio.to_thread(load, self._started.path)
+                done = await self._change(loaded)
+            except (ConfigError, ControlError) as error:
+                self._failure = {"at": self._clock(), "error": str(error)}
+                self._events.reload_failed(error=str(error))
+                raise
+            self._failure = self._returned = None
+            return done
+
+    def status(self) -> dict[str, Any]:
+        """What runs here and how the last reload went, as far as this worker led it."""
+        aftermath = self._aftermath
+        return {
+            "generation": self._generation,
+            "since": self._since,
+            "needs_restart": self._needs_restart(self._plant.parts),
+            "failure": self._failure,
+            "returned": self._returned,
+            "watched_until": aftermath.until if aftermath else None,
+        }
+
+    # For the leader
+
+    async def prepare(self, generation: int) -> None:
+        """Make parts of what is offered.
+
+        Raises:
+            ConfigError: this worker cannot work with it.
+        """
+        parts = await asyncio.to_thread(lambda: self._parts(thaw(self._shared.candidate())))
+        self._prepared = _Prepared(generation, parts)
+
+    async def commit(self, generation: int) -> dict[str, Any]:
+        """Swap; the number in the shared memory has been raised to `generation`."""
+        async with self._swapping:
+            prepared, self._prepared = self._prepared, None
+            if prepared is not None and prepared.generation == generation > self._generation:
+                self._take(prepared.parts, generation)
+        return {"unrouted": await self._unrouted()}
+
+    # Running
+
+    async def follow(self) -> None:
+        """See to it that this worker runs what was committed, and that what broke delivery is undone."""
+        while True:
+            await asyncio.sleep(FOLLOW_S)
+            if self._shared.generation > self._generation:
+                await self._catch_up()
+            if self._aftermath is not None:
+                await self._look_back(self._aftermath)
+
+    async def _catch_up(self) -> None:
+        """The leader was lost, or we were not there when it asked."""
+        async with self._swapping:
+            generation, frozen = self._shared.current()
+            if generation <= self._generation or generation == self._stuck:
+                return
+            try:
+                parts = await asyncio.to_thread(lambda: self._parts(thaw(frozen)))
+            except ConfigError as error:
+                self._stuck = generation
+                self._events.fault(
+                    where="reload", error=f"this worker stays behind the others until the next reload: {error}"
+                )
+                return
+            self._take(parts, generation)
+
+    async def _look_back(self, aftermath: Aftermath) -> None:
+        now = self._clock()
+        if now >= aftermath.until:
+            self._aftermath = self._last_good = None
+            return
+        why = broken(aftermath, {node: self._plant.router.health_of(node) for node in self._plant.fleet.names()}, now)
+        if not why or self._last_good is None:
+            return
+        text = "; ".join(why)
+        last_good, self._aftermath, self._last_good = self._last_good, None, None
+        try:
+            async with self._turn():
+                if self._since is not None and self._since > aftermath.since:
+                    return  # somebody was quicker
+                await self._change(last_good, is_return=True)
+        except (ConfigError, RelayError) as error:
+            self._events.fault(where="reload", error=f"the last good configuration cannot come back: {error}")
+            return
+        self._returned = {"at": self._clock(), "why": text}
+        self._events.reload_returned(why=text)
+
+    # Leading
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One reload at a time over all workers. The system frees the lock of a worker that dies."""
+        async with self._leading, AsyncExitStack() as stack:
+            lock = os.open(self._started.directory / "reload.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, lock)
+            give_up_at = time.monotonic() + TURN_S
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= give_up_at:
+                        raise TryAgain("another reload is under way and does not end") from None
+                await asyncio.sleep(0.02)
+            if self._shared.generation > self._generation:
+                await self._catch_up()
+            yield
+
+    async def _change(self, loaded: Loaded, *, is_return: bool = False) -> dict[str, Any]:
+        """Take a configuration over in all workers. Only in one's `_turn`."""
+        parts = await asyncio.to_thread(self._parts, loaded)
+        generation = self._shared.generation + 1
+        await asyncio.to_thread(lambda: self._shared.offer(freeze(loaded)))
+        delivered = set() if is_return else await self._delivering_pools()
+        async with AsyncExitStack() as stack:
+            others = await self._reach(stack)
+            await self._each(others, lambda other: other.call("reload_prepare", generation=generation))
+            before, now = self._plant.parts, self._clock()
+            health = {node: self._plant.router.health_of(node) for node in self._plant.fleet.names()}
+            async with self._swapping:
+                self._shared.commit()  # the point of no return
+                touched = self._take(parts, generation)
+            if not is_return:
+                self._watch(before, parts, touched, delivered, health, now)
+            answers = await asyncio.gather(
+                *(other.call("reload_commit", generation=generation) for other in others), return_exceptions=True
+            )
+        with contextlib.suppress(StateUnavailable):
+            await self._plant.keeper.look_anew(touched)
+        unrouted = Counter(await self._unrouted())
+        for answer in answers:
+            if isinstance(answer, dict):
+                unrouted.update(answer["unrouted"])
+        return {
+            "generation": generation,
+            "workers": 1 + len(others),
+            "bridges": len(parts.registry),
+            "needs_restart": self._needs_restart(parts),
+            "unrouted": dict(unrouted),
+            "warnings": [str(warning) for warning in loaded.warnings],
+        }
+
+    def _watch(
+        self,
+        before: Parts,
+        after: Parts,
+        touched: Sequence[str],
+        delivered: set[str],
+        health: dict[str, Any],
+        now: float,
+    ) -> None:
+        """A configuration that is still being watched is not known to be good: the one before it stays the last."""
+        policy = after.settings.config.reload
+        if self._aftermath is None or self._last_good is None:
+            self._last_good = before.settings.loaded
+        self._aftermath = None
+        if policy.auto_return:
+            self._aftermath = watch(
+                before.pools,
+                after.pools,
+                touched=touched,
+                delivered=delivered,
+                health=health,
+                now=now,
+                for_s=policy.watch,
+            )
+        if self._aftermath is None:
+            self._last_good = None
+
+    async def _reach(self, stack: AsyncExitStack) -> list[RemoteShard]:
+        """The other workers that listen. One that starts takes its configuration from the shared memory."""
+        found = []
+        for shard in self._others:
+            remote = await connect(self._started.directory, shard)
+            if remote is not None:
+                stack.callback(remote.close)
+                found.append(remote)
+        return found
+
+    async def _each(self, others: Sequence[RemoteShard], order: Callable[[RemoteShard], Awaitable[Any]]) -> None:
+        """Raises the first refusal, with the worker's name."""
+        answers = await asyncio.gather(*(order(other) for other in others), return_exceptions=True)
+        for other, answer in zip(others, answers, strict=True):
+            if isinstance(answer, ConfigError | ControlError):
+                text = f"worker {other.name} refuses it, and so nothing has changed: {answer}"
+                raise (TryAgain(text) if isinstance(answer, TryAgain) else ConfigError(text)) from answer
+            if isinstance(answer, BaseException):
+                raise answer
+
+    async def _delivering_pools(self) -> set[str]:
+        """Names of the pools that have ever delivered; empty while the state is away."""
+        try:
+            counts = await self._plant.stores.state.counts()
+        except StateUnavailable:
+            return set()
+        return {key.pool for key, count in counts.items() if key.what == "delivered" and count}
+
+    # Here
+
+    def _parts(self, loaded: Loaded) -> Parts:
+        """In a thread: a thousand bridges take a fifth of a second."""
+        started = self._started
+        return make_parts(Settings(started.path, loaded, started_as=started.site), self._plant.parts, rng=self._rng)
+
+    def _take(self, parts: Parts, generation: int) -> tuple[str, ...]:
+        """Swap. Returns the names of the nodes that were touched."""
+        swap = self._plant.take_over(parts)
+        self._generation = generation
+        self._since = self._clock()
+        self._taken(parts)
+        self._events.reloaded(
+            generation=generation,
+            bridges=len(parts.registry),
+            nodes_added=swap.added,
+            nodes_removed=swap.removed,
+            nodes_changed=tuple(name for name in swap.touched if name not in swap.added),
+            needs_restart=self._needs_restart(parts),
+        )
+        return swap.touched
+
+    def _needs_restart(self, parts: Parts) -> list[str]:
+        left_alone = self._plant.listeners_left_alone(parts)
+        return needs_restart(self._started, parts.settings) + (["listeners"] if left_alone else [])
+
+    async def _unrouted(self) -> dict[str, int]:
+        """Messages that wait for pools that are configured no more."""
+        found: Counter[str] = Counter()
+        with contextlib.suppress(SpoolError):
+            for depth in await self._plant.stores.spool.depths():
+                if depth.key.pool not in self._plant.parts.pools:
+                    found[depth.key.pool] += depth.queued + depth.held + depth.quarantined
+        return dict(found)
+
+
+def needs_restart(started: Settings, fresh: Settings) -> list[str]:
+    """Keys whose new values a running relay cannot take over, apart from `listeners`."""
+    old, new = started.config, fresh.config
+    names = [name for name in type(old).model_fields if name not in LIVE and name != "workers"]
+    found = [name for name in names if getattr(old, name) != getattr(new, name)]
+    if workers_of(old) != workers_of(new):
+        found.append("workers")
+    found += [
+        f"log.{name}"
+        for name in ("format", "target", "redact_recipients")
+        if getattr(old.log, name) != getattr(new.log, name)
+    ]
+    return sorted(found)
