@@ -50,6 +50,7 @@ def watch(
     touched: Collection[str],
     delivered: Collection[str],
     health: Mapping[str, NodeHealth],
+    since: float,
     now: float,
     for_s: float,
 ) -> Aftermath | None:
@@ -59,15 +60,16 @@ def watch(
         touched: names of nodes.
         delivered: names of pools that have delivered before.
         health: by node name, as it was at the swap; absent means active.
+        since: of the swap, or of the first of several that are watched together.
     """
     pools = []
     for pool in after.values():
         nodes = _used(pool)
         ours = frozenset(nodes).intersection(touched)
         old = before.get(pool.name)
-        if ours and old is not None and pool.name in delivered and not _all_out(_used(old), health, now):
+        if ours and old is not None and pool.name in delivered and not _all_out(_used(old), health, since):
             pools.append(WatchedPool(pool.name, nodes, ours))
-    return Aftermath(now, now + for_s, tuple(pools)) if pools and for_s > 0 else None
+    return Aftermath(since, now + for_s, tuple(pools)) if pools and for_s > 0 else None
 
 
 def broken(aftermath: Aftermath, health: Mapping[str, NodeHealth], now: float) -> tuple[str, ...]:

@@ -23,9 +23,9 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from relay.app.aftermath import Aftermath, broken, watch
@@ -39,6 +39,8 @@ from relay.control.client import RemoteShard, connect
 from relay.control.protocol import ControlError, TryAgain
 from relay.errors import ConfigError, RelayError, SpoolError, StateUnavailable
 from relay.events import Events
+from relay.pools.health import NodeHealth
+from relay.pools.pool import Pool
 from relay.process.shared_value import SharedValue
 
 LIVE = frozenset(
@@ -61,6 +63,24 @@ FOLLOW_S = 0.5
 class _Prepared:
     generation: int
     parts: Parts
+
+
+@dataclass(slots=True)
+class _Trial:
+    """What was known to be good, and how things stood when something else was taken over.
+
+    Attributes:
+        since: epoch seconds of the first swap away from it.
+        touched: nodes that any swap since has touched.
+    """
+
+    good: Loaded
+    pools: Mapping[str, Pool]
+    delivered: frozenset[str]
+    health: Mapping[str, NodeHealth]
+    since: float
+    touched: set[str] = field(default_factory=set)
+    aftermath: Aftermath | None = None
 
 
 class Reloader:
@@ -97,8 +117,7 @@ class Reloader:
         self._leading = asyncio.Lock()
         self._swapping = asyncio.Lock()
         self._prepared: _Prepared | None = None
-        self._aftermath: Aftermath | None = None
-        self._last_good: Loaded | None = None
+        self._trial: _Trial | None = None
         self._since: float | None = None
         self._failure: dict[str, Any] | None = None
         self._returned: dict[str, Any] | None = None
@@ -126,7 +145,7 @@ class Reloader:
 
     def status(self) -> dict[str, Any]:
         """What runs here and how the last reload went, as far as this worker led it."""
-        aftermath = self._aftermath
+        aftermath = self._trial.aftermath if self._trial else None
         return {
             "generation": self._generation,
             "since": self._since,
@@ -163,8 +182,8 @@ class Reloader:
             await asyncio.sleep(FOLLOW_S)
             if self._shared.generation > self._generation:
                 await self._catch_up()
-            if self._aftermath is not None:
-                await self._look_back(self._aftermath)
+            if self._trial is not None and self._trial.aftermath is not None:
+                await self._look_back(self._trial, self._trial.aftermath)
 
     async def _catch_up(self) -> None:
         """The leader was lost, or we were not there when it asked."""
@@ -182,21 +201,22 @@ class Reloader:
                 return
             self._take(parts, generation)
 
-    async def _look_back(self, aftermath: Aftermath) -> None:
+    async def _look_back(self, trial: _Trial, aftermath: Aftermath) -> None:
         now = self._clock()
         if now >= aftermath.until:
-            self._aftermath = self._last_good = None
+            self._trial = None
             return
-        why = broken(aftermath, {node: self._plant.router.health_of(node) for node in self._plant.fleet.names()}, now)
-        if not why or self._last_good is None:
+        why = broken(aftermath, self._health(), now)
+        if not why:
             return
         text = "; ".join(why)
-        last_good, self._aftermath, self._last_good = self._last_good, None, None
+        self._trial = None
+        generation = self._generation
         try:
             async with self._turn():
-                if self._since is not None and self._since > aftermath.since:
-                    return  # somebody was quicker
-                await self._change(last_good, is_return=True)
+                if self._generation != generation:
+                    return  # another worker has led another reload
+                await self._change(trial.good, is_return=True)
         except (ConfigError, RelayError) as error:
             self._events.fault(where="reload", error=f"the last good configuration cannot come back: {error}")
             return
@@ -229,17 +249,16 @@ class Reloader:
         parts = await asyncio.to_thread(self._parts, loaded)
         generation = self._shared.generation + 1
         await asyncio.to_thread(lambda: self._shared.offer(freeze(loaded)))
-        delivered = set() if is_return else await self._delivering_pools()
+        trial = None if is_return else self._trial or await self._begin_trial()
         async with AsyncExitStack() as stack:
             others = await self._reach(stack)
             await self._each(others, lambda other: other.call("reload_prepare", generation=generation))
-            before, now = self._plant.parts, self._clock()
-            health = {node: self._plant.router.health_of(node) for node in self._plant.fleet.names()}
+            now = self._clock()
             async with self._swapping:
                 self._shared.commit()  # the point of no return
                 touched = self._take(parts, generation)
-            if not is_return:
-                self._watch(before, parts, touched, delivered, health, now)
+            if trial is not None:
+                self._watch(parts, trial, touched, now)
             answers = await asyncio.gather(
                 *(other.call("reload_commit", generation=generation) for other in others), return_exceptions=True
             )
@@ -258,32 +277,23 @@ class Reloader:
             "warnings": [str(warning) for warning in loaded.warnings],
         }
 
-    def _watch(
-        self,
-        before: Parts,
-        after: Parts,
-        touched: Sequence[str],
-        delivered: set[str],
-        health: dict[str, Any],
-        now: float,
-    ) -> None:
-        """A configuration that is still being watched is not known to be good: the one before it stays the last."""
+    def _watch(self, after: Parts, trial: _Trial, touched: Collection[str], now: float) -> None:
+        """A configuration that is still being watched is not known to be good: the trial goes on with the next."""
         policy = after.settings.config.reload
-        if self._aftermath is None or self._last_good is None:
-            self._last_good = before.settings.loaded
-        self._aftermath = None
-        if policy.auto_return:
-            self._aftermath = watch(
-                before.pools,
-                after.pools,
-                touched=touched,
-                delivered=delivered,
-                health=health,
-                now=now,
-                for_s=policy.watch,
-            )
-        if self._aftermath is None:
-            self._last_good = None
+        if trial.aftermath is None:
+            trial.since = now
+        trial.touched.update(touched)
+        trial.aftermath = watch(
+            trial.pools,
+            after.pools,
+            touched=trial.touched,
+            delivered=trial.delivered,
+            health=trial.health,
+            since=trial.since,
+            now=now,
+            for_s=policy.watch,
+        )
+        self._trial = trial if policy.auto_return and trial.aftermath else None
 
     async def _reach(self, stack: AsyncExitStack) -> list[RemoteShard]:
         """The other workers that listen. One that starts takes its configuration from the shared memory."""
@@ -305,13 +315,17 @@ class Reloader:
             if isinstance(answer, BaseException):
                 raise answer
 
-    async def _delivering_pools(self) -> set[str]:
-        """Names of the pools that have ever delivered; empty while the state is away."""
-        try:
+    async def _begin_trial(self) -> _Trial:
+        """How things stand now."""
+        parts = self._plant.parts
+        delivered: frozenset[str] = frozenset()
+        with contextlib.suppress(StateUnavailable):  # then nothing is watched
             counts = await self._plant.stores.state.counts()
-        except StateUnavailable:
-            return set()
-        return {key.pool for key, count in counts.items() if key.what == "delivered" and count}
+            delivered = frozenset(key.pool for key, count in counts.items() if key.what == "delivered" and count)
+        return _Trial(parts.settings.loaded, parts.pools, delivered, self._health(), self._clock())
+
+    def _health(self) -> dict[str, NodeHealth]:
+        return {node: self._plant.router.health_of(node) for node in self._plant.fleet.names()}
 
     # Here
 

@@ -50,4 +50,3 @@ def tell_rest(done: dict[str, Any]) -> None:
             f"{plural(count, 'message')} for pool {pool}, which is configured no more: waiting until they are too old. "
             f"Configure the pool again, or drop them: relay queue drop --pool {pool}"
         )
-

@@ -88,7 +88,6 @@ class Fleet:
         for pool in pools.values():
             dock = self._docks[pool.name] = docks.get(pool.name) or _Dock(pool)
             dock.pool, dock.free, dock.full = pool, 0, set()
-            dock.freed += 1
             for node in pool.nodes:
                 driver = drivers[node.name]
                 berth = before.pop(node.name, None) or _Berth(dock, node, driver)

@@ -64,7 +64,7 @@ class SharedValue:
         """Generation and value; (0, b"") while there is none."""
         while number := self.generation:
             value = self._read(number)
-            if self.generation in (number, number + 1):  # a slot is written over only by the generation after the next
+            if self.generation == number:  # a slot is written to only while the other one is current
                 return number, value
         return 0, b""
 
