@@ -16,7 +16,7 @@ pools:
     id: 1
     default: true
     nodes:
-      - {name: one, type: smtp, host: mx.example, username: u, password: other, caps: {hour: 5}, verify: {hostname: x.y}}
+      - {name: one, type: smtp, host: mx.example, username: u, password: other, caps: {hour: 5}, verify: {hostname: x}}
       - {name: two, type: sandbox, fail: [{mode: delay, delay: 2s}]}
 """
 
