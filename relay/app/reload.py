@@ -26,14 +26,16 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from relay.app.aftermath import Aftermath, broken, watch
 from relay.app.frozen import freeze, thaw
 from relay.app.parts import Parts, make_parts
+from relay.app.plan import plan
 from relay.app.plant import Plant
+from relay.app.restart import needs_restart
 from relay.app.settings import Settings
-from relay.app.site import workers_of
 from relay.config.load import Loaded, load
 from relay.control.client import RemoteShard, connect
 from relay.control.protocol import ControlError, TryAgain
@@ -42,15 +44,6 @@ from relay.events import Events
 from relay.pools.health import NodeHealth
 from relay.pools.pool import Pool
 from relay.process.shared_value import SharedValue
-
-LIVE = frozenset(
-    {
-        *("version", "include", "hostname", "account", "mtas", "listeners", "limits", "line_endings"),
-        *("accept_deadline", "headers", "dkim", "health", "retry", "uncertain", "dsn", "spool", "history"),
-        *("log", "reload", "bridges", "pools", "nodes"),
-    }
-)
-"""Keys that a running relay takes over; of `listeners` and `log` see `needs_restart`."""
 
 TURN_S = 60.0
 """How long another reload is waited for."""
@@ -142,6 +135,20 @@ class Reloader:
                 raise
             self._failure = self._returned = None
             return done
+
+    async def plan(self, path: str, volumes: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+        """What the files at `path` would change; see `app.plan`, for `volumes` too. Nothing changes.
+
+        Raises:
+            ConfigError: they do not validate.
+        """
+        running = self._plant.parts.settings
+
+        def compare() -> dict[str, Any]:
+            fresh = Settings(Path(path), load(path), started_as=running.started_as or running.site)
+            return {**plan(running, fresh, **volumes), "needs_restart": needs_restart(self._started, fresh)}
+
+        return await asyncio.to_thread(compare)
 
     def status(self) -> dict[str, Any]:
         """What runs here and how the last reload went, as far as this worker led it."""
@@ -362,18 +369,3 @@ class Reloader:
                 if depth.key.pool not in self._plant.parts.pools:
                     found[depth.key.pool] += depth.queued + depth.held + depth.quarantined
         return dict(found)
-
-
-def needs_restart(started: Settings, fresh: Settings) -> list[str]:
-    """Keys whose new values a running relay cannot take over, apart from `listeners`."""
-    old, new = started.config, fresh.config
-    names = [name for name in type(old).model_fields if name not in LIVE and name != "workers"]
-    found = [name for name in names if getattr(old, name) != getattr(new, name)]
-    if workers_of(old) != workers_of(new):
-        found.append("workers")
-    found += [
-        f"log.{name}"
-        for name in ("format", "target", "redact_recipients")
-        if getattr(old.log, name) != getattr(new.log, name)
-    ]
-    return sorted(found)

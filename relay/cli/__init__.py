@@ -25,6 +25,7 @@ _COMMANDS = {
     "send": ("relay.cli.send", "send", "Send a test message through a running relay."),
     "status": ("relay.cli.status", "status", "Show queue, connections and nodes."),
     "reload": ("relay.cli.reload", "reload", "Have the running relay take over its changed files."),
+    "plan": ("relay.cli.plan", "plan", "Show what the files would change before they are taken over."),
     "explain": ("relay.cli.explain", "explain", "Tell the story of one message."),
     "queue": ("relay.cli.queue", "queue", "List, show, retry, hold and drop messages."),
     "node": ("relay.cli.node", "node", "List, test, pause and resume nodes."),

@@ -57,6 +57,8 @@ class Reloading(Protocol):
 
     async def reload(self) -> dict[str, Any]: ...
 
+    async def plan(self, path: str, volumes: Mapping[str, Mapping[str, int]]) -> dict[str, Any]: ...
+
     async def prepare(self, generation: int) -> None: ...
 
     async def commit(self, generation: int) -> dict[str, Any]: ...
@@ -154,6 +156,7 @@ class Operator:
         now = self._clock()
         health = await self._state.health()
         usage = await self._usage([node for _, node in self._nodes.values()], now)
+        now = self._clock()  # the state may have answered by a clock that is ahead of what we read before
         totals: dict[str, dict[str, int]] = {}
         for key, count in (await self._state.counts()).items():
             row = totals.setdefault(key.node, {})
@@ -273,6 +276,10 @@ class Operator:
     async def reload(self) -> dict[str, Any]:
         """Read the configuration again. Raises ConfigError, with nothing changed, when it does not validate."""
         return await self._reloader.reload() if self._reloader else {}
+
+    async def plan(self, *, path: str, volumes: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+        """What the files at `path` would change. Raises ConfigError when they do not validate."""
+        return await self._reloader.plan(path, volumes) if self._reloader else {}
 
     async def reload_prepare(self, *, generation: int) -> dict[str, Any]:
         """Another worker leads a reload: be ready for it. Raises ConfigError when this worker cannot be."""

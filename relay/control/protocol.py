@@ -31,6 +31,7 @@ OPERATIONS = {
     "node_pause": LOOK_S,
     "node_resume": LOOK_S,
     "reload": ACT_S,
+    "plan": PREPARE_S,
     "reload_prepare": PREPARE_S,
     "reload_commit": LOOK_S,
 }

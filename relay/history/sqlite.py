@@ -232,7 +232,7 @@ def recent(directory: Path, limit: int, wanted: Filter = Filter()) -> list[Event
     for path in sorted(directory.glob("history-*.db")):
         own: list[Event] = []
         query = "SELECT data FROM event WHERE at >= ? ORDER BY number DESC"
-        with contextlib.closing(_opened(path)) as connection, contextlib.suppress(sqlite3.Error):
+        with contextlib.closing(open_readable(path)) as connection, contextlib.suppress(sqlite3.Error):
             for (data,) in connection.execute(query, (wanted.since,)):
                 if len(own) >= limit:
                     break
@@ -247,10 +247,11 @@ def recent(directory: Path, limit: int, wanted: Filter = Filter()) -> list[Event
 def _each(directory: Path, query: str, values: tuple[object, ...]) -> list[bytes]:
     found: list[bytes] = []
     for path in sorted(directory.glob("history-*.db")):
-        with contextlib.closing(_opened(path)) as connection, contextlib.suppress(sqlite3.Error):
+        with contextlib.closing(open_readable(path)) as connection, contextlib.suppress(sqlite3.Error):
             found += [data for (data,) in connection.execute(query, values)]
     return found
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def open_readable(path: Path) -> sqlite3.Connection:
+    """A history file of any shard, for reading."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=2.0)
