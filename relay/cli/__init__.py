@@ -26,6 +26,7 @@ _COMMANDS = {
     "status": ("relay.cli.status", "status", "Show queue, connections and nodes."),
     "reload": ("relay.cli.reload", "reload", "Have the running relay take over its changed files."),
     "plan": ("relay.cli.plan", "plan", "Show what the files would change before they are taken over."),
+    "simulate": ("relay.cli.simulate", "simulate", "Run the router over a stated volume or a sample of mail."),
     "explain": ("relay.cli.explain", "explain", "Tell the story of one message."),
     "queue": ("relay.cli.queue", "queue", "List, show, retry, hold and drop messages."),
     "node": ("relay.cli.node", "node", "List, test, pause and resume nodes."),

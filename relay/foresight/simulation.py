@@ -144,7 +144,7 @@ class Simulation:
     ) -> None:
         self._rng = random.Random(seed)
         self._state = MemoryState()
-        self._router = Router(pools, self._state, clock=lambda: self._now, rng=self._rng.random)
+        self._router = Router(pools, self._state, clock=lambda: self._now, rng=self._rng.random, at_once=True)
         self._nodes = {node.name: node for pool in pools for node in pool.nodes}
         self._driver = cast("Upstream", object())  # nobody calls it
         self._fleet = Fleet(pools, dict.fromkeys(self._nodes, self._driver), on_free=self._freed)
@@ -229,6 +229,7 @@ class Simulation:
         carried = self._carried[job.message.id]
         message = job.message
         if self._now >= message.received_at + self._retry.max_age_s:
+            self._queues[message.pool].admit(job.gate, 1)
             self._give_up(job)
             return
         while carried.left:
@@ -270,7 +271,8 @@ class Simulation:
     def _delivered(self, carried: _Carried, route: Route, begin: float, *, whole: bool) -> None:
         name = route.node.name
         self._fleet.leave(name, self._driver)
-        self._dirty[route.node.pool] = None
+        if self._queues[route.node.pool]:
+            self._dirty[route.node.pool] = None
         node, report = self._report.nodes[name], self._report
         node.attempts += 1
         node.recipients += route.granted

@@ -6,6 +6,7 @@ the relay would see. Nothing of the content is kept.
 
 from __future__ import annotations
 
+import contextlib
 import mailbox
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,10 +38,9 @@ class Template:
     rotation: str = ""
 
 
-def plain(sender: str = "sender@example.com", recipients: int = 1) -> Template:
+def plain(sender: str = "sender@example.com", recipients: int = 1, size: int = USUAL_SIZE) -> Template:
     """A message of a stated volume."""
-    domain = sender.rpartition("@")[2]
-    return Template(USUAL_SIZE, recipients, sender, Facts(from_domain=domain))
+    return Template(size, recipients, sender, Facts(from_domain=sender.rpartition("@")[2]))
 
 
 def read_sample(path: Path) -> list[Template]:
@@ -141,8 +141,9 @@ def _octets(path: Path) -> Iterator[bytes]:
     elif path.suffix == ".eml":
         yield path.read_bytes()
     elif path.read_bytes()[:5] == b"From ":
-        for message in mailbox.mbox(path, create=False):
-            yield message.as_bytes()
+        with contextlib.closing(mailbox.mbox(path, create=False)) as box:
+            for message in box:
+                yield message.as_bytes()
 
 
 def _template(octets: bytes) -> Template:

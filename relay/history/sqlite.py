@@ -244,6 +244,16 @@ def recent(directory: Path, limit: int, wanted: Filter = Filter()) -> list[Event
     return sorted(found, key=lambda event: event.at, reverse=True)[:limit]
 
 
+def accepted(directory: Path, since: float) -> list[Event]:
+    """What was accepted since (epoch seconds) by all shards, oldest first. Blocking, some microseconds an event."""
+    events: list[Event] = []
+    for data in _each(directory, "SELECT data FROM event WHERE at >= ?", (since,)):
+        if b'"message.accepted"' in data:
+            with contextlib.suppress(ValueError):
+                events.append(decode(data))
+    return sorted(events, key=lambda event: event.at)
+
+
 def _each(directory: Path, query: str, values: tuple[object, ...]) -> list[bytes]:
     found: list[bytes] = []
     for path in sorted(directory.glob("history-*.db")):
