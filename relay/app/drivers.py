@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from relay.app.settings import Settings
+from relay.tap import SILENT, Tap
 from relay.upstreams import make
 from relay.upstreams.base import Setting, Upstream
 
@@ -19,7 +20,11 @@ Print = tuple[object, ...]
 
 
 def make_drivers(
-    settings: Settings, *, rng: random.Random, kept: Mapping[str, Upstream] = MappingProxyType({})
+    settings: Settings,
+    *,
+    rng: random.Random,
+    kept: Mapping[str, Upstream] = MappingProxyType({}),
+    tap: Tap = SILENT,
 ) -> dict[str, Upstream]:
     """Node name → driver. Opens no connection.
 
@@ -29,7 +34,7 @@ def make_drivers(
     Raises:
         UpstreamError: options that cannot work, naming the node.
     """
-    setting = Setting(ehlo=settings.hostname, random=rng)
+    setting = Setting(ehlo=settings.hostname, random=rng, tap=tap)
     return {
         node.name: kept.get(node.name) or make(node.type, node.name, settings.node_options[node.name], setting)
         for pool in settings.pools

@@ -19,6 +19,7 @@ from relay.errors import ConfigError, UpstreamError
 from relay.listener.options import ListenerOptions
 from relay.pools.pool import Pool
 from relay.signing.signer import Signer
+from relay.tap import SILENT, Tap
 from relay.upstreams.base import Upstream
 
 Bind = tuple[str, int]
@@ -51,7 +52,7 @@ class Parts:
     listeners: tuple[ListenerParts, ...]
 
 
-def make_parts(settings: Settings, previous: Parts | None = None, *, rng: random.Random) -> Parts:
+def make_parts(settings: Settings, previous: Parts | None = None, *, rng: random.Random, tap: Tap = SILENT) -> Parts:
     """Make what is new and keep what is not. Opens no connection; reads keys and certificates.
 
     Raises:
@@ -67,7 +68,7 @@ def make_parts(settings: Settings, previous: Parts | None = None, *, rng: random
         return Parts(
             settings=settings,
             pools=pools,
-            drivers=make_drivers(settings, rng=rng, kept=kept),
+            drivers=make_drivers(settings, rng=rng, kept=kept, tap=tap),
             prints=prints,
             registry=Registry(settings.bridges, previous=previous.registry if previous else None),
             signer=settings.signer(),

@@ -35,6 +35,7 @@ from relay.listener.server import Listener
 from relay.logs.log import Log
 from relay.pools.pool import Node
 from relay.router.router import Router
+from relay.tap import Tap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,7 @@ class Plant:
     """Args:
     listeners: one for each socket there will be, in their order.
     shard: of this worker; index: its number.
+    tap: where dialogue is listened to; the drivers of all parts must have the same one.
     """
 
     def __init__(
@@ -62,9 +64,11 @@ class Plant:
         listeners: Sequence[ListenerParts],
         shard: str,
         index: int,
+        tap: Tap,
     ) -> None:
         self.parts = parts
         self.stores = stores
+        self.tap = tap
         self._log = log
         self._shares = {bridge.name: bridge.share for bridge in parts.settings.bridges}
         settings, clock, rng = parts.settings, time.time, random.Random()
@@ -146,7 +150,7 @@ class Plant:
         )
         connections = shared.connections.worker(index)
         self.listeners = [
-            Listener(listener.options, self.acceptance, events, connections, listener.tls_context)
+            Listener(listener.options, self.acceptance, events, connections, listener.tls_context, tap)
             for listener in listeners
         ]
         self._binds = [listener.bind for listener in listeners]

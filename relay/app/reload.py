@@ -339,7 +339,8 @@ class Reloader:
     def _parts(self, loaded: Loaded) -> Parts:
         """In a thread: a thousand bridges take a fifth of a second."""
         started = self._started
-        return make_parts(Settings(started.path, loaded, started_as=started.site), self._plant.parts, rng=self._rng)
+        fresh = Settings(started.path, loaded, started_as=started.site)
+        return make_parts(fresh, self._plant.parts, rng=self._rng, tap=self._plant.tap)
 
     def _take(self, parts: Parts, generation: int) -> tuple[str, ...]:
         """Swap. Returns the names of the nodes that were touched."""

@@ -33,6 +33,7 @@ from relay.process.supervisor import WorkerContext
 from relay.spool import Selection, Standing
 from relay.spool.sqlite import SqliteSpool
 from relay.spool.sqlite_claim import shards as shards_in
+from relay.tap import Tap
 
 ADOPT_EVERY_S = 60.0
 """How often shards without a worker are looked for."""
@@ -66,6 +67,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._reload_wanted = asyncio.Event()
         self._phase = "starting"
+        self._tap = Tap()
         self._unadoptable: set[str] = set()
 
     # What tests and tools look at
@@ -146,6 +148,7 @@ class Worker:
             listeners=listeners,
             shard=self._shard,
             index=self._context.index,
+            tap=self._tap,
         )
         self.reloader = Reloader(
             self.plant,
@@ -170,6 +173,7 @@ class Worker:
             sessions=lambda: plant.sessions,
             counters=lambda: self.stores.counts.snapshot()["events"],
             reloader=self.reloader,
+            tap=self._tap,
             policy=parts.settings.retry,
             attempts=plant.fleet.running,
             busy=plant.fleet.full,
@@ -187,7 +191,7 @@ class Worker:
             settings = Settings(settings.path, thaw(frozen), started_as=settings.site)
         level = settings.log
         self._log.set_level("error" if level.errors_only else level.level)
-        return generation, make_parts(settings, rng=random.Random())
+        return generation, make_parts(settings, rng=random.Random(), tap=self._tap)
 
     def _listeners(self, parts: Parts) -> list[ListenerParts]:
         """One for each of our sockets: as it is configured now, or as it was when the sockets were bound."""

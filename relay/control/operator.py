@@ -13,13 +13,13 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
 import relay
 from relay.control.outlook import BUSY, Chance, Outlook, outlook
-from relay.control.protocol import UnknownName
+from relay.control.protocol import ControlError, UnknownName
 from relay.control.views import depth_row, health_row, meant_by, message_row, node_row, outlook_row
 from relay.control.views import selection as chosen_by
 from relay.delivery.dispatcher import Dispatcher
@@ -37,9 +37,13 @@ from relay.router.selection import GateKey, gate_key
 from relay.schedule import RetryPolicy
 from relay.spool import Entry, Selection, Spool, Standing
 from relay.state import Candidate, State, Usage
+from relay.tap import SILENT, Tap, Wanted
 from relay.upstreams.base import Upstream
 
 TESTS_AT_ONCE = 16
+
+TRACE_WAIT_S = 5.0
+"""Longest that a trace waits for a line, well within the time a look may take."""
 
 
 class Stand(StrEnum):
@@ -100,6 +104,7 @@ class Operator:
         busy: Callable[[str], AbstractSet[str]] = lambda _: frozenset(),
         counters: Callable[[], Mapping[str, int]] = dict,
         reloader: Reloading | None = None,
+        tap: Tap = SILENT,
         phase: Callable[[], str] = lambda: "running",
         workers: int = 1,
         clock: Callable[[], float] = time.time,
@@ -119,6 +124,7 @@ class Operator:
         self._busy = busy
         self._counters = counters
         self._reloader = reloader
+        self._tap = tap
         self._phase = phase
         self._workers = workers
         self._clock = clock
@@ -144,7 +150,7 @@ class Operator:
             "attempts_by_node": running,
             "queues": [depth_row(depth) for depth in await self._spool.depths()],
             "waiting": [
-                {"pool": waiting.pool, "until": waiting.until, "why": waiting.why}
+                {"pool": waiting.pool, "until": waiting.until, "why": waiting.why, "messages": waiting.messages}
                 for waiting in (dispatcher.waiting() if dispatcher else ())
             ],
             "counters": dict(self._counters()),
@@ -204,6 +210,21 @@ class Operator:
             at = max(self._clock(), entry.due)
             row["outlook"] = outlook_row((await self._prospects(at))(entry.message), at)
         return {"id": message_id, "now": row, "story": story}
+
+    async def trace(
+        self, *, listener: str, wait_s: float = 0.0, bridge: str = "", node: str = "", peer: str = ""
+    ) -> dict[str, Any]:
+        """SMTP dialogue that `listener` has not heard yet, waited for up to `wait_s`; see `relay.tap`. The first call
+        begins to listen; who does not come back stops."""
+        if node:
+            self._known(node)
+        try:
+            heard, dropped = await self._tap.read(
+                listener, Wanted(bridge=bridge, node=node, peer=peer), wait_s=min(wait_s, TRACE_WAIT_S)
+            )
+        except ValueError as error:
+            raise ControlError(str(error)) from error
+        return {"lines": [asdict(line) for line in heard], "dropped": dropped}
 
     # Doing
 

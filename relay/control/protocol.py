@@ -24,6 +24,7 @@ OPERATIONS = {
     "entries": LOOK_S,
     "show": LOOK_S,
     "explain": LOOK_S,
+    "trace": LOOK_S,
     "retry": ACT_S,
     "hold": ACT_S,
     "drop": ACT_S,

@@ -70,11 +70,13 @@ class Waiting:
     Attributes:
         until: epoch seconds; inf when it goes as soon as a node has a free connection.
         why: one line for each node; empty when all that could take them are only busy.
+        messages: how many of them are in memory; more may wait on disk.
     """
 
     pool: str
     until: float
     why: tuple[str, ...]
+    messages: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -332,7 +334,7 @@ class Dispatcher:
     def waiting(self) -> list[Waiting]:
         """What stands behind closed gates, and why."""
         return [
-            Waiting(pool=line.pool, until=until, why=line.why[gate])
+            Waiting(pool=line.pool, until=until, why=line.why[gate], messages=line.queue.jobs_behind(gate))
             for line in self._lines.values()
             for gate, until in line.queue.closed_gates().items()
             if gate in line.why

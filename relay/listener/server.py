@@ -25,6 +25,7 @@ from relay.listener.protocol import RelaySMTP, tls_failure
 from relay.listener.proxy import ProxyError, read_header
 from relay.listener.service import Service, canonical_address
 from relay.listener.submission import Acceptor
+from relay.tap import SILENT, Tap
 
 ACCEPT_PAUSE_S = 0.2
 """After an error of accept (no descriptors left): long enough not to spin, short enough to serve who can be served."""
@@ -43,6 +44,7 @@ class Listener:
         events: Events,
         counters: ConnectionCounter,
         tls_context: ssl.SSLContext | None = None,
+        tap: Tap = SILENT,
     ) -> None:
         """
         Args:
@@ -54,6 +56,7 @@ class Listener:
         self._acceptor = acceptor
         self._events = events
         self._counters = counters
+        self._tap = tap
         self._tls_context = _hardened(tls_context)
         self._service: Service | None = None
         self._server: asyncio.Server | None = None
@@ -101,7 +104,7 @@ class Listener:
         logging.getLogger("mail.log").setLevel(logging.ERROR)
         logging.getLogger("mail.debug").setLevel(logging.ERROR)
         loop = asyncio.get_running_loop()
-        service = Service(self._options, self._acceptor, self._events, self._counters, self._tls_context)
+        service = Service(self._options, self._acceptor, self._events, self._counters, self._tls_context, self._tap)
         await loop.run_in_executor(service.writers, _prepare_body_dir, self._options, time.time())
         self._service = service
         backlog = self._options.backlog

@@ -17,6 +17,7 @@ from relay.listener.body import BodyLimits
 from relay.listener.counters import ConnectionCounter
 from relay.listener.options import ListenerOptions
 from relay.listener.submission import Acceptor
+from relay.tap import SILENT, Tap
 
 if TYPE_CHECKING:
     from relay.listener.connection import Connection
@@ -35,8 +36,10 @@ class Service:
         events: Events,
         counters: ConnectionCounter,
         tls_context: ssl.SSLContext | None,
+        tap: Tap = SILENT,
     ) -> None:
         self.acceptor = acceptor
+        self.tap = tap
         self.events = events
         self.counters = counters
         self.loop = asyncio.get_running_loop()
