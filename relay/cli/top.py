@@ -79,13 +79,8 @@ async def _live(config: str, every: float, console: Any) -> None:
 async def _look(config: str, found: Sequence[Any]) -> Look:
     if not found:
         fail(f"the relay of {config} does not run", os.EX_UNAVAILABLE)
-    told, nodes = await asyncio.gather(ask_all(found, "status"), _nodes_after(found))
-    return Look(time.time(), told, nodes)
-
-
-async def _nodes_after(found: Sequence[Any]) -> list[dict[str, Any]]:
-    nodes: list[dict[str, Any]] = await any_of(found).call("nodes")
-    return nodes
+    told = await ask_all(found, "status")
+    return Look(time.time(), told, await any_of(found).call("nodes"))
 
 
 def _screen(shown: View) -> Any:
