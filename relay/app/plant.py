@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from relay.acceptance import Acceptance
@@ -34,6 +35,7 @@ from relay.ids import IdSource
 from relay.listener.server import Listener
 from relay.logs.log import Log
 from relay.pools.pool import Node
+from relay.process.listen_sockets import is_own, shut
 from relay.router.router import Router
 from relay.tap import Tap
 
@@ -47,9 +49,17 @@ class Swap:
     touched: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A place where connections come in. `sock`: the listener's, to be duplicated or ended."""
+
+    listener: Listener
+    sock: socket.socket
+
+
 class Plant:
     """Args:
-    listeners: one for each socket there will be, in their order.
+    doors: listeners with their sockets, bound; see `open`.
     shard: of this worker; index: its number.
     tap: where dialogue is listened to; the drivers of all parts must have the same one.
     """
@@ -61,7 +71,7 @@ class Plant:
         shared: Shared,
         log: Log,
         *,
-        listeners: Sequence[ListenerParts],
+        doors: Sequence[tuple[ListenerParts, socket.socket]],
         shard: str,
         index: int,
         tap: Tap,
@@ -148,12 +158,19 @@ class Plant:
             policy=settings.acceptance,
             clock=clock,
         )
-        connections = shared.connections.worker(index)
-        self.listeners = [
-            Listener(listener.options, self.acceptance, events, connections, listener.tls_context, tap)
-            for listener in listeners
-        ]
-        self._binds = [listener.bind for listener in listeners]
+        self._connections = shared.connections.worker(index)
+        self._doors = {parts.bind: Door(self._listener(parts), sock) for parts, sock in doors}
+        self._retired: list[Listener] = []  # that accept nothing more, while somebody is connected
+
+    def _listener(self, parts: ListenerParts) -> Listener:
+        return Listener(
+            parts.options, self.acceptance, self.stores.events, self._connections, parts.tls_context, self.tap
+        )
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """All that have sessions or may get some."""
+        return [*(door.listener for door in self._doors.values()), *self._retired]
 
     @property
     def sessions(self) -> int:
@@ -176,34 +193,75 @@ class Plant:
         self._shares = {bridge.name: bridge.share for bridge in settings.bridges}
         self.gate.replace(parts.registry)
         self.acceptance.use(parts.pools, settings.acceptance)
-        for listener, fresh in self._matched(parts.listeners):
-            if listener.accepts_like(fresh.options):
-                listener.use(fresh.options, fresh.tls_context)
+        for fresh in parts.listeners:
+            door = self._doors.get(fresh.bind)
+            if door is not None and door.listener.accepts_like(fresh.options):
+                door.listener.use(fresh.options, fresh.tls_context)
         self.stores.set_bounds(settings)
         self._log.set_level("error" if settings.log.errors_only else settings.log.level)
         self.dispatcher.replaced()
         return swap
 
-    def listeners_left_alone(self, parts: Parts) -> list[str]:
-        """Binds that `take_over` of these parts does not bring about, because only a start can."""
-        wanted = [listener.bind for listener in parts.listeners]
-        other_way = [
-            fresh.bind for listener, fresh in self._matched(parts.listeners) if not listener.accepts_like(fresh.options)
-        ]
-        unmatched = _without(wanted, self._binds) + _without(self._binds, wanted)
-        return sorted({f"{host}:{port}" for host, port in unmatched + other_way})
+    # Doors
 
-    def _matched(self, fresh: Collection[ListenerParts]) -> list[tuple[Listener, ListenerParts]]:
-        """Listeners with what is configured for their bind now."""
-        left = list(fresh)
-        found = []
-        for listener, bind in zip(self.listeners, self._binds, strict=True):
-            for candidate in left:
-                if candidate.bind == bind:
-                    left.remove(candidate)
-                    found.append((listener, candidate))
-                    break
-        return found
+    async def open(self) -> None:
+        """Accept at all doors. Raises OSError."""
+        for door in self._doors.values():
+            await door.listener.start(sock=door.sock)
+
+    def new_binds(self, parts: Parts) -> list[Bind]:
+        """Where these parts want a door and there is none: `reopen` needs a socket for each."""
+        return [listener.bind for listener in parts.listeners if listener.bind not in self._doors]
+
+    async def reopen(self, sockets: Mapping[Bind, socket.socket]) -> None:
+        """After `take_over`: open the doors that are new, on `sockets`, and close those that are gone. Sessions stay.
+
+        Raises:
+            OSError: a socket cannot be listened on; the others are.
+        """
+        wanted = {listener.bind: listener for listener in self.parts.listeners}
+        for bind, door in list(self._doors.items()):
+            fresh = wanted.get(bind)
+            if fresh is None and is_own(door.sock):
+                shut(door.sock.dup())
+                await self._retire(bind)
+            elif fresh is not None and not door.listener.accepts_like(fresh.options):
+                again = door.sock.dup()  # connections that wait in its queue are accepted by the next one
+                await self._retire(bind)
+                await self._add(fresh, again)
+        failed: OSError | None = None
+        for bind, sock in sockets.items():
+            try:
+                await self._add(wanted[bind], sock)
+            except OSError as error:
+                del self._doors[bind]
+                sock.close()
+                failed = error
+        if failed is not None:
+            raise failed
+
+    async def sweep(self) -> None:
+        """Close what accepted nothing more and has nobody left. For a ticker."""
+        if self._retired:
+            self._retired = [listener for listener in self._retired if not await _ended(listener)]
+
+    async def _add(self, parts: ListenerParts, sock: socket.socket) -> None:
+        door = self._doors[parts.bind] = Door(self._listener(parts), sock)
+        await door.listener.start(sock=sock)
+
+    async def _retire(self, bind: Bind) -> None:
+        listener = self._doors.pop(bind).listener
+        await listener.retire()
+        self._retired.append(listener)
+
+    def doors_left_alone(self, parts: Parts) -> list[str]:
+        """Binds that only a start can close: the service manager has them."""
+        wanted = {listener.bind for listener in parts.listeners}
+        return [
+            f"{host}:{port}"
+            for (host, port), door in self._doors.items()
+            if (host, port) not in wanted and not is_own(door.sock)
+        ]
 
     async def close(self) -> None:
         """The network ends; stores are closed by who opened them."""
@@ -234,13 +292,8 @@ def _identity(node: Node) -> Node:
     return replace(node, weight=1, priority=1, caps=(), connections=1)
 
 
-def _without(binds: list[Bind], others: list[Bind]) -> list[Bind]:
-    """Those of `binds` that are not among `others`, each of which stands for one."""
-    left = list(others)
-    found = []
-    for bind in binds:
-        if bind in left:
-            left.remove(bind)
-        else:
-            found.append(bind)
-    return found
+async def _ended(listener: Listener) -> bool:
+    """Whether a retired listener has nobody left; then it is closed."""
+    if listener.idle:
+        await listener.close()
+    return listener.idle

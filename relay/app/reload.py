@@ -21,6 +21,7 @@ import contextlib
 import fcntl
 import os
 import random
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -31,7 +32,7 @@ from typing import Any
 
 from relay.app.aftermath import Aftermath, broken, watch
 from relay.app.frozen import freeze, thaw
-from relay.app.parts import Parts, make_parts
+from relay.app.parts import Bind, Parts, make_parts
 from relay.app.plan import plan
 from relay.app.plant import Plant
 from relay.app.restart import needs_restart
@@ -43,6 +44,7 @@ from relay.errors import ConfigError, RelayError, SpoolError, StateUnavailable
 from relay.events import Events
 from relay.pools.health import NodeHealth
 from relay.pools.pool import Pool
+from relay.process.listen_sockets import ListenAddress, bind_one
 from relay.process.shared_value import SharedValue
 
 TURN_S = 60.0
@@ -54,8 +56,17 @@ FOLLOW_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
+    """`at`: monotonic seconds."""
+
     generation: int
     parts: Parts
+    sockets: Mapping[Bind, socket.socket]
+    at: float
+
+    def drop(self) -> None:
+        """It will not be taken over."""
+        for sock in self.sockets.values():
+            sock.close()
 
 
 @dataclass(slots=True)
@@ -170,15 +181,23 @@ class Reloader:
         Raises:
             ConfigError: this worker cannot work with it.
         """
-        parts = await asyncio.to_thread(lambda: self._parts(thaw(self._shared.candidate())))
-        self._prepared = _Prepared(generation, parts)
+        self.abort()
+        self._prepared = await asyncio.to_thread(
+            lambda: self._ready(thaw(self._shared.candidate()), generation, probe=False)
+        )
+
+    def abort(self) -> None:
+        """What was prepared is not wanted."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            prepared.drop()
 
     async def commit(self, generation: int) -> dict[str, Any]:
         """Swap; the number in the shared memory has been raised to `generation`."""
         async with self._swapping:
             prepared, self._prepared = self._prepared, None
             if prepared is not None and prepared.generation == generation > self._generation:
-                self._take(prepared.parts, generation)
+                await self._take(prepared)
         return {"unrouted": await self._unrouted()}
 
     # Running
@@ -187,6 +206,9 @@ class Reloader:
         """See to it that this worker runs what was committed, and that what broke delivery is undone."""
         while True:
             await asyncio.sleep(FOLLOW_S)
+            await self._plant.sweep()
+            if self._prepared is not None and time.monotonic() > self._prepared.at + TURN_S:
+                self.abort()  # its leader was lost
             if self._shared.generation > self._generation:
                 await self._catch_up()
             if self._trial is not None and self._trial.aftermath is not None:
@@ -198,15 +220,16 @@ class Reloader:
             generation, frozen = self._shared.current()
             if generation <= self._generation or generation == self._stuck:
                 return
+            self.abort()
             try:
-                parts = await asyncio.to_thread(lambda: self._parts(thaw(frozen)))
+                prepared = await asyncio.to_thread(lambda: self._ready(thaw(frozen), generation, probe=False))
             except ConfigError as error:
                 self._stuck = generation
                 self._events.fault(
                     where="reload", error=f"this worker stays behind the others until the next reload: {error}"
                 )
                 return
-            self._take(parts, generation)
+            await self._take(prepared)
 
     async def _look_back(self, trial: _Trial, aftermath: Aftermath) -> None:
         now = self._clock()
@@ -253,17 +276,19 @@ class Reloader:
 
     async def _change(self, loaded: Loaded, *, is_return: bool = False) -> dict[str, Any]:
         """Take a configuration over in all workers. Only in one's `_turn`."""
-        parts = await asyncio.to_thread(self._parts, loaded)
         generation = self._shared.generation + 1
-        await asyncio.to_thread(lambda: self._shared.offer(freeze(loaded)))
-        trial = None if is_return else self._trial or await self._begin_trial()
+        prepared = await asyncio.to_thread(self._ready, loaded, generation, probe=True)
+        parts = prepared.parts
         async with AsyncExitStack() as stack:
+            stack.callback(prepared.drop)
+            await asyncio.to_thread(lambda: self._shared.offer(freeze(loaded)))
+            trial = None if is_return else self._trial or await self._begin_trial()
             others = await self._reach(stack)
             await self._each(others, lambda other: other.call("reload_prepare", generation=generation))
             now = self._clock()
             async with self._swapping:
                 self._shared.commit()  # the point of no return
-                touched = self._take(parts, generation)
+                touched = await self._take(prepared)
             if trial is not None:
                 self._watch(parts, trial, touched, now)
             answers = await asyncio.gather(
@@ -315,6 +340,8 @@ class Reloader:
     async def _each(self, others: Sequence[RemoteShard], order: Callable[[RemoteShard], Awaitable[Any]]) -> None:
         """Raises the first refusal, with the worker's name."""
         answers = await asyncio.gather(*(order(other) for other in others), return_exceptions=True)
+        if any(isinstance(answer, BaseException) for answer in answers):
+            await asyncio.gather(*(other.call("reload_abort") for other in others), return_exceptions=True)
         for other, answer in zip(others, answers, strict=True):
             if isinstance(answer, ConfigError | ControlError):
                 text = f"worker {other.name} refuses it, and so nothing has changed: {answer}"
@@ -336,20 +363,41 @@ class Reloader:
 
     # Here
 
-    def _parts(self, loaded: Loaded) -> Parts:
-        """In a thread: a thousand bridges take a fifth of a second."""
+    def _ready(self, loaded: Loaded, generation: int, *, probe: bool) -> _Prepared:
+        """All that can fail; in a thread, because a thousand bridges take a fifth of a second.
+
+        Args:
+            probe: see to it that nobody else has the addresses that are new.
+        """
         started = self._started
         fresh = Settings(started.path, loaded, started_as=started.site)
-        return make_parts(fresh, self._plant.parts, rng=self._rng, tap=self._plant.tap)
+        parts = make_parts(fresh, self._plant.parts, rng=self._rng, tap=self._plant.tap)
+        ours = {tuple(listener.bind) for listener in started.config.listeners}
+        sockets: dict[Bind, socket.socket] = {}
+        try:
+            for bind in self._plant.new_binds(parts):
+                sockets[bind] = bind_one(ListenAddress(*bind), probe=probe and bind not in ours)
+        except ConfigError:
+            for sock in sockets.values():
+                sock.close()
+            raise
+        return _Prepared(generation, parts, sockets, time.monotonic())
 
-    def _take(self, parts: Parts, generation: int) -> tuple[str, ...]:
+    async def _take(self, prepared: _Prepared) -> tuple[str, ...]:
         """Swap. Returns the names of the nodes that were touched."""
+        parts = prepared.parts
         swap = self._plant.take_over(parts)
-        self._generation = generation
+        self._generation = prepared.generation
         self._since = self._clock()
         self._taken(parts)
+        sockets = {bind: sock.dup() for bind, sock in prepared.sockets.items()}
+        prepared.drop()
+        try:
+            await self._plant.reopen(sockets)
+        except OSError as error:
+            self._events.fault(where="reload", error=f"a listener cannot be opened: {error}")
         self._events.reloaded(
-            generation=generation,
+            generation=self._generation,
             bridges=len(parts.registry),
             nodes_added=swap.added,
             nodes_removed=swap.removed,
@@ -359,7 +407,7 @@ class Reloader:
         return swap.touched
 
     def _needs_restart(self, parts: Parts) -> list[str]:
-        left_alone = self._plant.listeners_left_alone(parts)
+        left_alone = self._plant.doors_left_alone(parts)
         return needs_restart(self._started, parts.settings) + (["listeners"] if left_alone else [])
 
     async def _unrouted(self) -> dict[str, int]:

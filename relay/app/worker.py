@@ -8,12 +8,13 @@ import gc
 import os
 import random
 import signal
+import socket
 import time
 from typing import Any
 
 from relay.acceptance import Acceptance
 from relay.app.frozen import thaw
-from relay.app.parts import ListenerParts, Parts, listener_parts, make_parts
+from relay.app.parts import ListenerParts, Parts, make_parts
 from relay.app.plant import Plant
 from relay.app.reload import Reloader
 from relay.app.settings import Settings
@@ -29,6 +30,7 @@ from relay.envelope import Message
 from relay.errors import ConfigError, SpoolError, StateUnavailable
 from relay.listener.server import Listener
 from relay.logs.log import Log
+from relay.process.listen_sockets import ListenAddress, bind_one, is_own, shut
 from relay.process.supervisor import WorkerContext
 from relay.spool import Selection, Standing
 from relay.spool.sqlite import SqliteSpool
@@ -113,8 +115,7 @@ class Worker:
                     tasks.create_task(self._watch_spool(), name="watch"),
                     tasks.create_task(self._adopt_later(), name="adopt"),
                 ]
-                for listener, sock in zip(self.listeners, self._context.sockets, strict=True):
-                    await listener.start(sock=sock)
+                await self.plant.open()
                 self.events.started(shard=self._shard, pid=os.getpid())
                 self._phase = "running"
                 self._context.ready()
@@ -137,7 +138,7 @@ class Worker:
     async def _open(self) -> None:
         """Raises ConfigError before anything is opened when the configuration cannot work."""
         generation, parts = self._parts()
-        listeners = self._listeners(parts)
+        doors = self._doors(parts)
         self.stores = await open_stores(parts.settings, self._shard, self._log)
         self.events = self.stores.events
         self.plant = Plant(
@@ -145,7 +146,7 @@ class Worker:
             self.stores,
             self._shared,
             self._log,
-            listeners=listeners,
+            doors=doors,
             shard=self._shard,
             index=self._context.index,
             tap=self._tap,
@@ -193,18 +194,26 @@ class Worker:
         self._log.set_level("error" if level.errors_only else level.level)
         return generation, make_parts(settings, rng=random.Random(), tap=self._tap)
 
-    def _listeners(self, parts: Parts) -> list[ListenerParts]:
-        """One for each of our sockets: as it is configured now, or as it was when the sockets were bound."""
-        left = list(parts.listeners)
-        found = []
-        for listener in self._settings.config.listeners:
-            match = next((one for one in left if one.bind == tuple(listener.bind)), None)
-            if match is None:
-                match = listener_parts(self._settings, listener)
-            else:
-                left.remove(match)
-            found.append(match)
-        return found
+    def _doors(self, parts: Parts) -> list[tuple[ListenerParts, socket.socket]]:
+        """Listeners with their sockets: those the parent has bound for us, and of our own where a reload since has
+        added some. Those that a reload has closed stay so.
+
+        Raises:
+            ConfigError: an address cannot be bound.
+        """
+        given = {
+            tuple(listener.bind): sock
+            for listener, sock in zip(self._settings.config.listeners, self._context.sockets, strict=True)
+        }
+        doors = []
+        for listener in parts.listeners:
+            known = listener.bind in given
+            sock = given.pop(listener.bind) if known else bind_one(ListenAddress(*listener.bind), probe=False)
+            doors.append((listener, sock))
+        for sock in given.values():
+            if is_own(sock):
+                shut(sock)
+        return doors
 
     def _taken(self, parts: Parts) -> None:
         self.operator.use(parts.pools, parts.settings.retry)

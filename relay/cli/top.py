@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from relay.cli.common import any_of, ask_all, fail, json_option, print_json, run, workers
-from relay.cli.text import age, clean, moment
+from relay.cli.text import age, clean, moment, plural
 from relay.cli.top_view import Look, NodeLine, View, view
 
 BAR = 14
@@ -89,7 +89,8 @@ def _screen(shown: View) -> Any:
 
     rates = "   ".join(f"{name} {rate:.1f}/s" for name, rate in shown.rates.items())
     head = Text(
-        f"{shown.workers} workers   {shown.sessions} client connections   {shown.attempts} attempts\n{rates}\n"
+        f"{plural(shown.workers, 'worker')}   {plural(shown.sessions, 'client connection')}   "
+        f"{plural(shown.attempts, 'attempt')}\n{rates}\n"
         f"queued {shown.queued}   held {shown.held}   quarantined {shown.quarantined}   oldest {age(shown.oldest_s)}"
     )
     notes = [Text(clean(note), style="bold red") for note in shown.notes]

@@ -65,6 +65,8 @@ class Reloading(Protocol):
 
     async def prepare(self, generation: int) -> None: ...
 
+    def abort(self) -> None: ...
+
     async def commit(self, generation: int) -> dict[str, Any]: ...
 
     def status(self) -> dict[str, Any]: ...
@@ -306,6 +308,12 @@ class Operator:
         """Another worker leads a reload: be ready for it. Raises ConfigError when this worker cannot be."""
         if self._reloader:
             await self._reloader.prepare(generation)
+        return {}
+
+    async def reload_abort(self) -> dict[str, Any]:
+        """The reload that was prepared does not come: another worker cannot follow."""
+        if self._reloader:
+            self._reloader.abort()
         return {}
 
     async def reload_commit(self, *, generation: int) -> dict[str, Any]:

@@ -35,6 +35,7 @@ OPERATIONS = {
     "plan": PREPARE_S,
     "reload_prepare": PREPARE_S,
     "reload_commit": LOOK_S,
+    "reload_abort": LOOK_S,
 }
 """The public methods of `control.operator.Operator` that may be called, and how long each may take."""
 

@@ -123,6 +123,24 @@ class Listener:
         self._sockets = [sock]
         self._accepting = [loop.create_task(self._accept(service, sock))]
 
+    async def retire(self) -> None:
+        """Accept nothing more. Sessions, and connections that are being taken in, go on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        self._accepting = []
+        for sock in self._sockets:
+            sock.close()
+        self._sockets = []
+
+    @property
+    def idle(self) -> bool:
+        """Nobody is connected or being taken in."""
+        return not self.sessions and not self._admitting
+
     async def drain(self, deadline: float) -> int:
         """Stop accepting, send idle clients away, let open transactions finish until `deadline`.
 

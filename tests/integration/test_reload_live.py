@@ -250,11 +250,12 @@ async def sibling(rig: RelayRig, **answers: Any) -> AsyncIterator[list[str]]:
 )
 async def test_when_one_worker_cannot_none_changes(answer: Any, error: type[Exception], says: str, tmp_path: Path):
     async with SmtpServer() as sink, relaying(tmp_path, sink, workers=2) as rig:
-        async with sibling(rig, reload_prepare=answer) as heard:
+        async with sibling(rig, reload_prepare=answer, reload_abort={"result": {}}) as heard:
             rig.write(config_with([{"name": "fresh", "type": "sandbox"}], workers=2))
             with pytest.raises(error, match=says):
                 await rig.worker.reload()
-        assert heard == ["reload_prepare"]
+        assert heard[0] == "reload_prepare"
+        assert "reload_commit" not in heard
         assert rig.worker.plant.fleet.names() == [f"node-{sink.port}"]
         assert rig.worker.reloader.status()["generation"] == 0
         assert rig.told("relay.reload_failed")

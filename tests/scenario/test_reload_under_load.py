@@ -9,6 +9,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -17,9 +18,9 @@ from typing import Any
 import pytest
 
 from tests.scenario.audit import audit
-from tests.scenario.clients import Ledger, Load
+from tests.scenario.clients import Client, Ledger, Load, message_bytes
 from tests.scenario.conftest import Scene
-from tests.scenario.harness import ControlRefused, Relay, _exchange, wait_for
+from tests.scenario.harness import ControlRefused, Relay, _exchange, free_port, wait_for
 from tests.scenario.sink import Sink
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(300)]
@@ -185,3 +186,57 @@ def test_a_worker_that_dies_after_a_reload_comes_back_with_what_the_others_run(s
     for worker in relay.ask("status"):
         assert worker["configuration"]["generation"] == 1
     assert all([row["name"] for row in rows] == ["n0", "n1"] for rows in relay.ask("nodes"))
+
+
+def answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            return client.recv(3) == b"220"
+    except OSError:
+        return False
+
+
+def test_listeners_come_and_go_in_all_workers_and_after_a_crash(scene: Scene) -> None:
+    sink = scene.sink("sink")
+    relay = scene.relay([sink.node()], workers=2)
+    wait_for(lambda: len(relay.workers()) == 2, what="two workers")
+    (first,) = relay.config["listeners"]
+    port, second = relay.port, free_port()
+    with Client(port) as session:
+        both = {**relay.config, "listeners": [first, {**first, "bind": f"127.0.0.1:{second}"}]}
+        replace_file(relay.config_path, json.dumps(both))
+        assert reload_by(relay, 1)["needs_restart"] == []
+        # Connections are spread by the kernel: enough of them reach both workers.
+        assert all(answers(second) for _ in range(20))
+        assert all(answers(port) for _ in range(20))
+        replace_file(relay.config_path, json.dumps({**both, "listeners": both["listeners"][1:]}))
+        assert reload_by(relay, 0)["needs_restart"] == []
+        assert not any(answers(port) for _ in range(5))
+        assert session.send(message_bytes("m1"))[0] == 250  # who was connected stays
+        old = relay.workers()
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: len(set(relay.workers()) - set(old)) == 2, what="two other workers")
+    assert all(answers(second) for _ in range(20))
+    assert not answers(port)
+    replace_file(relay.config_path, json.dumps(both))
+    assert reload_by(relay, 1)["needs_restart"] == []
+    assert all(answers(port) and answers(second) for _ in range(20))
+    relay.wait_empty()
+    assert [m["from"] for m in sink.transactions()]
+
+
+def test_an_address_that_somebody_has_is_refused_and_nothing_changes(scene: Scene) -> None:
+    relay = scene.relay([{"name": "n", "type": "sandbox"}], workers=2)
+    wait_for(lambda: len(relay.workers()) == 2, what="two workers")
+    (first,) = relay.config["listeners"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        taken_port, other = taken.getsockname()[1], free_port()
+        binds = [first, *({**first, "bind": f"127.0.0.1:{port}"} for port in (other, taken_port))]
+        replace_file(relay.config_path, json.dumps({**relay.config, "listeners": binds}))
+        with pytest.raises(ControlRefused, match=f"127.0.0.1:{taken_port}: another process listens there"):
+            reload_by(relay, 0)
+    assert not answers(other)
+    assert reload_by(relay, 1)["generation"] == 1
+    assert answers(other)
+    assert answers(taken_port)

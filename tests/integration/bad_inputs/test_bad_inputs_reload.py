@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -224,7 +225,9 @@ async def test_what_needs_a_restart_is_named_and_left(change: str, tmp_path: Pat
             case "log.format":
                 config["log"] = {"format": "json"}
             case "listeners":
-                config["listeners"] = [{"bind": f"{HOST}:2"}]
+                with socket.create_server((HOST, 0)) as free:
+                    port = free.getsockname()[1]
+                config["listeners"] = [{"bind": f"{HOST}:{port}"}]
         rig.write(json.dumps(config))
         assert (await rig.worker.reload())["needs_restart"] == [change]
         await rig.send(CONTENT)
