@@ -106,7 +106,7 @@ def test_simulate_answers_from_the_files_alone(scene: Scene) -> None:
         {"name": "b", "type": "sandbox", "caps": {"hour": 300}},
     ]
     relay = scene.relay(nodes, start=False)
-    found = relay.json("simulate", "--messages", "600", "--per-hour", "1200", "--fail", "a@0:10-0:40")
+    found = relay.json("simulate", "--messages", "600", "--per-hour", "1200", "--fail", "a@0:02-0:40")
     assert (found["delivered"], found["expired"], found["left"]) == (600, 0, 0)
     a, b = found["nodes"]
     assert a["messages"] + b["messages"] == 600
