@@ -14,6 +14,7 @@ from typing import Protocol
 
 from relay.envelope import Content
 from relay.outcome import Outcome, RecipientOutcome
+from relay.tap import SILENT, Tap
 from relay.values import thawed
 
 
@@ -85,11 +86,13 @@ class Setting:
         ehlo: the relay's host name, said to SMTP servers.
         clock: epoch seconds, for what is written down; timeouts run on the loop's own clock.
         random: for draws; seeded in tests.
+        tap: where dialogue is listened to.
     """
 
     ehlo: str
     clock: Callable[[], float] = time.time
     random: Random = field(default_factory=Random)
+    tap: Tap = SILENT
 
 
 class Upstream(Protocol):
