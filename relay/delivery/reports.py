@@ -57,6 +57,10 @@ class Reports:
         self._clock = clock
         self._stored = stored
 
+    def use(self, pools: Mapping[str, Pool], policy: ReportPolicy) -> None:
+        """From now on."""
+        self.pools, self._policy = pools, policy
+
     async def tell(
         self, message: Message, recipients: Sequence[Recipient], action: Action, *, content: Content | None = None
     ) -> None:

@@ -137,6 +137,15 @@ class UncertainModel(Options):
     """The same node is tried again after this time."""
 
 
+class ReloadModel(Options):
+    """What happens after a changed configuration was taken over."""
+
+    watch: Annotated[Period, Field(le=3600.0)] = 120.0
+    """Delivery is watched for this time after a reload."""
+    auto_return: Flag = True
+    """Go back to the configuration before when every node of a pool fails because of the reload."""
+
+
 class DsnModel(Options):
     """Reports to senders about mail that could not be delivered (RFC 3464)."""
 
