@@ -263,8 +263,11 @@ class Acceptance:
         extra: dict[str, object] = {}
         if message.campaign:
             extra["campaign"] = message.campaign
-        if prepared.unsigned_by_removal:
-            extra["signature_broken_by_removing"] = list(prepared.unsigned_by_removal)
+        if prepared.removed:
+            if prepared.unsigned_by_removal:
+                extra["signature_broken_by_removing"] = list(prepared.unsigned_by_removal)
+            if ignored := _ignored(submission.bridge, prepared):
+                extra["ignored_headers"] = ignored
         self._events.message_accepted(
             message.id,
             session=session.session,
@@ -278,6 +281,21 @@ class Acceptance:
             message_id=message.facts.message_id,
             **extra,
         )
+
+
+def _ignored(bridge: Bridge, prepared: Prepared) -> list[str]:
+    """Control fields that had no effect, and why: the client thinks that it steers its mail, and does not."""
+    ignored = []
+    if "x-relay-campaign" in prepared.removed and not prepared.campaign:
+        ignored.append("x-relay-campaign: a tag is 1 to 64 letters, digits, '.', '_' or '-'")
+    for name, value in (("x-relay-rotation", prepared.rotation), ("x-relay-lane", prepared.lane)):
+        if name not in prepared.removed:
+            continue
+        if value is None:
+            ignored.append(f"{name}: no such value")
+        elif not bridge.may_choose:
+            ignored.append(f"{name}: bridge {bridge.name} may not choose (may_choose)")
+    return ignored
 
 
 def _needs_smtputf8(submission: Submission, prepared: Prepared) -> bool:

@@ -32,7 +32,7 @@ _COMMANDS = {
     "explain": ("relay.cli.explain", "explain", "Tell the story of one message."),
     "queue": ("relay.cli.queue", "queue", "List, show, retry, hold and drop messages."),
     "node": ("relay.cli.node", "node", "List, test, pause, drain and resume nodes."),
-    "pool": ("relay.cli.pool", "pool", "List pools."),
+    "pool": ("relay.cli.pool", "pool", "List pools and campaigns."),
     "bridge": ("relay.cli.bridge", "bridge", "List, add and revoke bridges."),
     "dkim": ("relay.cli.dkim", "dkim", "Make DKIM keys and check their DNS records."),
     "healthcheck": ("relay.cli.status", "healthcheck", "Exit 0 when the relay is up and can accept mail."),

@@ -181,6 +181,19 @@ class Operator:
             for pool, node in self._nodes.values()
         ]
 
+    async def campaigns(self, *, pool: str = "") -> list[dict[str, Any]]:
+        """What each campaign had at each node, of one pool or of all; the same in all workers."""
+        if pool and pool not in self._pools:
+            raise UnknownName(f"no pool is called {pool!r}; there are: {', '.join(sorted(self._pools)) or 'none'}")
+        rows: dict[tuple[str, str, str], dict[str, int]] = {}
+        for key, count in (await self._state.counts(pool=pool)).items():
+            if key.campaign:
+                rows.setdefault((key.pool, key.campaign, key.node), {})[key.what] = count
+        return [
+            {"pool": of, "campaign": campaign, "node": node, "counts": counts}
+            for (of, campaign, node), counts in sorted(rows.items())
+        ]
+
     async def entries(self, *, selection: Mapping[str, Any], limit: int = 100, after: str = "") -> list[dict[str, Any]]:
         """A page of the queue by id, beginning above `after`."""
         return await self._rows(await self._spool.entries(chosen_by(selection), limit=limit, after=after))

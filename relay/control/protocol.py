@@ -21,6 +21,7 @@ reads keys and makes drivers for another configuration."""
 OPERATIONS = {
     "status": LOOK_S,
     "nodes": LOOK_S,
+    "campaigns": LOOK_S,
     "entries": LOOK_S,
     "show": LOOK_S,
     "explain": LOOK_S,

@@ -152,7 +152,8 @@ class DsnModel(Options):
     enabled: Flag = True
     """Make reports."""
     from_: Annotated[Address | None, Field(alias="from")] = None
-    """From header of reports; `MAILER-DAEMON@` the relay's hostname when left out."""
+    """From header of reports; `MAILER-DAEMON@` the relay's hostname when left out. The same name at a domain that
+    the pool can send for, where no node of it can send for this one."""
     pool: Name | None = None
     """Pool that reports go through; the one of the failed message when left out."""
 
