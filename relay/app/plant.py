@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from relay.acceptance import Acceptance
 from relay.app.parts import Bind, ListenerParts, Parts
 from relay.app.shared import Shared
-from relay.app.stores import Stores
+from relay.app.store_set import Stores
 from relay.bridges.credentials import PasswordChecker
 from relay.bridges.registry import BridgeGate
 from relay.delivery.attempt import Attempts

@@ -19,7 +19,7 @@ from relay.app.plant import Plant
 from relay.app.reload import Reloader
 from relay.app.settings import Settings
 from relay.app.shared import Shared
-from relay.app.stores import open_stores
+from relay.app.store_set import open_stores
 from relay.bridges.registry import BridgeGate
 from relay.control.operator import Operator
 from relay.control.protocol import ControlError, socket_path
