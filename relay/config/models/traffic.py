@@ -15,6 +15,7 @@ from relay.envelope import Lane
 from relay.fields import Address, Count, CountOrNone, Domain, Flag, Integer, Login, Options, Period, Secret, Text
 from relay.pools.pool import Rotation
 from relay.upstreams import KINDS, options_model
+from relay.upstreams.carries import EVERYTHING, Carries
 
 Feedtype = Name
 Weight = Annotated[Integer, Field(ge=0, le=1_000_000)]
@@ -148,6 +149,11 @@ class NodeModel(Options):
     """Reverse-path used instead of the client's (never instead of the null one)."""
     from_: Annotated[FromModel, Field(alias="from")] = FromModel()
     """Defaults for what a message lacks."""
+
+    @property
+    def carries(self) -> Carries:
+        """What the driver can carry; types with limits of their own say so in their options."""
+        return EVERYTHING
 
 
 def _node_class(kind: str, options: type[Options]) -> type[NodeModel]:
