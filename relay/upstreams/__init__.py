@@ -41,6 +41,19 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "sendgrid": _vendor("sendgrid"),
         "mailgun": _vendor("mailgun"),
         "postmark": _vendor("postmark"),
+        "sparkpost": _vendor("sparkpost"),
+        "elasticemail": _vendor("elasticemail"),
+        "mailjet": _vendor("mailjet"),
+        "smtp2go": _vendor("smtp2go"),
+        "mandrill": _vendor("mandrill"),
+        "brevo": _vendor("brevo"),
+        "sendinblue": _vendor("brevo"),
+        "zeptomail": _vendor("zeptomail"),
+        "mumara-one": _vendor("mumara_one"),
+        "resend": _vendor("resend"),
+        "mailersend": _vendor("mailersend"),
+        "msgraph": _vendor("msgraph"),
+        "gmail-api": _vendor("gmail_api"),
     }
 )
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from binascii import b2a_base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
@@ -170,7 +171,7 @@ def outcome(
 ) -> Outcome:
     """The outcome of an answer. `text`: the vendor's exact words. `wait_s`: where the vendor says it in its own way."""
     status, scope, enhanced = _OUTCOMES[means]
-    text = clean(text or answer.words)
+    text = clean(text or ("accepted" if means is Means.SENT else answer.words))
     if wait_s is None and means in (Means.QUOTA, Means.NODE, Means.LATER):
         wait_s = asked_s(answer)
         if wait_s is None:
@@ -306,7 +307,7 @@ class VendorQuota:
     used_day: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: with them `Api[Options](…)` cannot note its type argument
 class Api(Generic[Of]):
     """A vendor: pure functions over its options.
 
@@ -317,6 +318,7 @@ class Api(Generic[Of]):
         takes_apart: the message is built anew from its parts.
         seven_bit: content must be ASCII on this way (a JSON string).
         headers_decide: the vendor takes the recipients from the header section of the raw message.
+        raw_as_shown: with `takes_apart`: a message whose header says what the envelope says is passed raw instead.
         gauges: rate headers.
         auth: `none` (the call has all it needs), `token` (OAuth2 access token as bearer) or `sigv4`.
         quota, parse_quota: how to ask for the account's limits, where the vendor tells them.
@@ -330,6 +332,7 @@ class Api(Generic[Of]):
     calendar: bool = False
     seven_bit: bool = False
     headers_decide: bool = False
+    raw_as_shown: bool = False
     gauges: tuple[Gauge, ...] = ()
     auth: str = "none"
     quota: Callable[[Of], Call] | None = None
@@ -339,6 +342,11 @@ class Api(Generic[Of]):
 def well(answer: Answer, text: str) -> Outcome:
     """The outcome of a probe that went well."""
     return outcome(Means.SENT, answer, text)
+
+
+def encoded(octets: bytes) -> str:
+    """Standard base64 in one line."""
+    return b2a_base64(octets, newline=False).decode("ascii")
 
 
 def as_json(value: Any, *headers: tuple[str, str], path: str, method: str = "POST") -> Call:

@@ -39,7 +39,7 @@ from relay.upstreams.http_auth import NoCredentials, make_auth
 from relay.upstreams.http_body import length, on_disk, pieces
 from relay.upstreams.mime_parts import take_apart
 from relay.upstreams.parts import address as address_parts
-from relay.upstreams.readdress import readdress
+from relay.upstreams.readdress import readdress, says_envelope
 from relay.upstreams.replies import clean
 
 ANSWER_BYTES = 1024 * 1024
@@ -151,7 +151,7 @@ class HttpUpstream:
             return Letter(
                 id=outbound.id, sender=outbound.sender, recipients=recipients, content=shown.content, notes=shown.notes
             )
-        if not self._api.takes_apart:
+        if not self._api.takes_apart or (self._api.raw_as_shown and says_envelope(content, recipients)):
             return Letter(id=outbound.id, sender=outbound.sender, recipients=recipients, content=content)
         if content.size <= LARGE_BYTES:
             parts = take_apart(content, outbound.sender)
@@ -177,11 +177,11 @@ class HttpUpstream:
     def _built(self, letter: Letter) -> tuple[Call, _Sent]:
         """The call and its body, which is known to fit. May read a body file: blocking."""
         most, size = self._options.carries.max_size, letter.content.size
-        if most and not self._api.takes_apart and size > most:
+        if most and letter.parts is None and size > most:
             raise CannotCarry(f"{size} octets are more than the {most} that fit", enhanced="5.3.4")
         call = self._api.build(self._options, letter)
         sent = _Sent(call.body)
-        if most and self._api.takes_apart and sent.length > most:
+        if most and letter.parts is not None and sent.length > most:
             text = f"a request of {sent.length} octets is more than the {most} that fit"
             raise CannotCarry(text, enhanced="5.3.4")
         return call, sent

@@ -10,14 +10,13 @@ Source: Postmark "Email API", "API error codes", server API.
 from __future__ import annotations
 
 import re
-from binascii import b2a_base64
 from typing import Annotated, Any, Literal
 
 from pydantic import StringConstraints
 
 from relay.fields import Secret
 from relay.outcome import Outcome, RecipientOutcome
-from relay.upstreams.api import Answer, Api, Call, Letter, Means, Rule, as_json, for_all, judged, outcome, well
+from relay.upstreams.api import Answer, Api, Call, Letter, Means, Rule, as_json, encoded, for_all, judged, outcome, well
 from relay.upstreams.api_options import ShownOptions
 from relay.upstreams.carries import Carries
 from relay.upstreams.parts import Attachment
@@ -98,7 +97,7 @@ def _key(options: Options) -> tuple[str, str]:
 def _file(part: Attachment) -> dict[str, str]:
     out = {
         "Name": part.filename,
-        "Content": b2a_base64(part.content, newline=False).decode("ascii"),
+        "Content": encoded(part.content),
         "ContentType": part.media,
     }
     if part.inline:

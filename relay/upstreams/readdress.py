@@ -64,5 +64,13 @@ def readdress(content: Content, recipients: Sequence[str], *, drop: bool) -> Rea
     return Readdressed(Content(b"".join(item.raw for item in out), content.body), notes)
 
 
+def says_envelope(content: Content, recipients: Sequence[str]) -> bool:
+    """The header section names exactly the recipients of the envelope, openly."""
+    try:
+        return readdress(content, recipients, drop=False).content is content
+    except CannotCarry:
+        return False
+
+
 def _listed(boxes: Sequence[Mailbox]) -> bytes:
     return b",\r\n ".join(encode_mailbox(box.name, box.address) for box in boxes)

@@ -10,7 +10,6 @@ Source: SendGrid API v3 "Mail Send" with its limitations and errors, "Retrieve a
 from __future__ import annotations
 
 import re
-from binascii import b2a_base64
 from typing import Any, Literal
 
 from relay.fields import Secret, Text
@@ -25,6 +24,7 @@ from relay.upstreams.api import (
     Means,
     Rule,
     as_json,
+    encoded,
     for_all,
     judged,
     outcome,
@@ -132,7 +132,7 @@ def _box(box: Mailbox) -> dict[str, str]:
 
 def _file(part: Attachment) -> dict[str, str]:
     out = {
-        "content": b2a_base64(part.content, newline=False).decode("ascii"),
+        "content": encoded(part.content),
         "type": part.media,
         "filename": part.filename,
         "disposition": "inline" if part.inline else "attachment",
