@@ -54,6 +54,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "mailersend": _vendor("mailersend"),
         "msgraph": _vendor("msgraph"),
         "gmail-api": _vendor("gmail_api"),
+        "relay": Kind("relay_options:Options", "relay_bridge:make"),
     }
 )
 

@@ -41,7 +41,7 @@ class Options(ShownOptions):
 
     api_key: Secret
     """API key with the access level `SendHttp`."""
-    pool: Text | None = None
+    ip_pool: Text | None = None
     """IP pool of the account (`PoolName`)."""
     channel: Text | None = None
     """Channel for the vendor's statistics (`ChannelName`)."""
@@ -97,8 +97,8 @@ def build(options: Options, letter: Letter) -> Call:
     if parts.attachments:
         content["Attachments"] = [_file(part) for part in parts.attachments]
     settings: dict[str, Any] = {}
-    if options.pool:
-        settings["PoolName"] = options.pool
+    if options.ip_pool:
+        settings["PoolName"] = options.ip_pool
     if options.channel:
         settings["ChannelName"] = options.channel
     if options.tracking == "off":
