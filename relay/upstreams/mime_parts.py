@@ -63,7 +63,7 @@ TRANSPORT = frozenset(
 OWN = frozenset({b"from", b"to", b"cc", b"subject", b"reply-to"})
 """Fields with a place of their own in every vendor's request."""
 
-_CHARSETS = {"us-ascii": "cp1252", "ascii": "cp1252", "iso-8859-1": "cp1252", "latin1": "cp1252", "latin-1": "cp1252"}
+_CHARSETS = {"us-ascii": "utf-8", "ascii": "utf-8", "iso-8859-1": "cp1252", "latin1": "cp1252", "latin-1": "cp1252"}
 _CHARSETS |= {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "ks_c_5601-1987": "cp949", "euc-kr": "cp949"}
 """Read as browsers and mail programs do (WHATWG Encoding §4.2): the wider set of the same family."""
 
@@ -150,7 +150,7 @@ def _author(fields: Sequence[Field], sender: str) -> Mailbox:
 
 
 def _name_of(value: bytes, address: str) -> str:
-    found = next(iter(_addresses(value)), None)
+    found = next(iter(addresses(value)), None)
     if found is None or found.name.lower() == address.lower():
         return ""
     return found.name
@@ -162,7 +162,7 @@ def mailboxes(fields: Sequence[Field], name: bytes) -> Iterator[Mailbox]:
     seen: set[str] = set()
     for item in fields:
         if item.name == name:
-            for mailbox in _addresses(item.text):
+            for mailbox in addresses(item.text):
                 if mailbox.address.lower() not in seen:
                     seen.add(mailbox.address.lower())
                     yield mailbox
@@ -171,7 +171,7 @@ def mailboxes(fields: Sequence[Field], name: bytes) -> Iterator[Mailbox]:
 _ADDRESS = re.compile(r"[^\s<>()\[\],;:@\"\\\x00-\x1f\x7f]{1,64}@[^\s<>()\[\],;:@\"\\\x00-\x1f\x7f]{1,255}")
 
 
-def _addresses(value: bytes) -> Iterator[Mailbox]:
+def addresses(value: bytes) -> Iterator[Mailbox]:
     """The mailboxes of a field as far as they can be told apart; of a field that cannot be read, what looks like an
     address."""
     tokens = tokens_of(value.replace(b"\r\n", b""))
@@ -351,7 +351,7 @@ def _charset(part: Message) -> str:
 
 def _text(octets: bytes, charset: str) -> str:
     """Text in LF lines. The declared set, else UTF-8, else Windows-1252, of which every octet is some character."""
-    for name in (charset, _CHARSETS.get(charset.lower(), ""), "utf-8"):
+    for name in (_CHARSETS.get(charset.lower(), ""), charset, "utf-8"):
         if name:
             try:
                 return _lines(octets.decode(name))

@@ -15,7 +15,7 @@ from relay.envelope import Content
 from relay.headers.fields import Field, walk
 from relay.headers.words import encode_mailbox
 from relay.upstreams.api import CannotCarry
-from relay.upstreams.mime_parts import mailboxes
+from relay.upstreams.mime_parts import addresses, mailboxes
 from relay.upstreams.parts import Mailbox
 
 
@@ -36,6 +36,8 @@ def readdress(content: Content, recipients: Sequence[str], *, drop: bool) -> Rea
         CannotCarry: others are named and may not be dropped, or the header names recipients we cannot touch.
     """
     fields = walk(content.head)
+    if any(not item.name for item in fields):
+        raise CannotCarry("a line in the header section that is no field: the vendor could find other recipients there")
     if any(item.name.startswith(b"resent-") for item in fields):
         raise CannotCarry("a resent message (Resent- fields) would go to its first recipients again")
     wanted = {recipient.lower(): recipient for recipient in recipients}
@@ -55,7 +57,7 @@ def readdress(content: Content, recipients: Sequence[str], *, drop: bool) -> Rea
             item = Field(item.name, item.raw.partition(b":")[0] + b": " + _listed(kept) + b"\r\n")
         out.append(item)
     if hidden:
-        out.append(Field(b"bcc", b"Bcc: " + _listed([Mailbox("", recipient) for recipient in hidden]) + b"\r\n"))
+        out.insert(0, Field(b"bcc", b"Bcc: " + _listed([Mailbox("", recipient) for recipient in hidden]) + b"\r\n"))
     if not others and not hidden and len(out) == len(fields):
         return Readdressed(content)
     if out and not out[-1].raw.endswith(b"\r\n"):
@@ -65,7 +67,10 @@ def readdress(content: Content, recipients: Sequence[str], *, drop: bool) -> Rea
 
 
 def says_envelope(content: Content, recipients: Sequence[str]) -> bool:
-    """The header section names exactly the recipients of the envelope, openly."""
+    """The header section names exactly the recipients of the envelope, openly and once."""
+    named = [box.address.lower() for item in walk(content.head) if item.name in _SHOWN for box in addresses(item.text)]
+    if len(named) != len(set(named)):
+        return False
     try:
         return readdress(content, recipients, drop=False).content is content
     except CannotCarry:
