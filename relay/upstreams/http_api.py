@@ -107,7 +107,7 @@ class HttpUpstream:
             code = 552 if refusal.enhanced == "5.3.4" else 554
             return _all(outbound, _unsent(Status.REFUSED, Scope.MESSAGE, str(refusal), code, refusal.enhanced))
         except OSError as error:
-            return _all(outbound, _unsent(Status.DEFERRED, Scope.MESSAGE, f"the content cannot be read: {error}"))
+            return _all(outbound, _unreadable(error))
         answer = await self._ask(call, deadline, sent)
         if isinstance(answer, Outcome):
             return _in_order(outbound, letter, [RecipientOutcome(a, answer) for a in letter.recipients])
@@ -121,13 +121,10 @@ class HttpUpstream:
         call = self._api.probe(self._options)
         steps = [f"{call.method} {_shown(self._url(call))}"]
         answer = await self._ask(call, loop.time() + PROBE_S)
-        if isinstance(answer, Outcome):
-            steps.append(f"failed: {answer.text}")
-            return Probe(outcome=replace(answer, attempted=False), steps=tuple(steps))
-        outcome = self._masked(self._api.parse_probe(answer))
+        outcome = answer if isinstance(answer, Outcome) else self._masked(self._api.parse_probe(answer))
         if outcome.status is Status.UNCERTAIN:  # nothing was handed over
             outcome = replace(outcome, status=Status.DEFERRED, scope=Scope.NODE)
-        steps.append(f"{answer.status} {outcome.text}".rstrip())
+        steps.append(f"{outcome.code or 'failed:'} {outcome.text}".rstrip())
         return Probe(outcome=replace(outcome, attempted=False), steps=tuple(steps))
 
     async def quota(self) -> VendorQuota | None:
@@ -209,6 +206,8 @@ class HttpUpstream:
             return replace(lack.outcome, text=self._mask(clean(lack.outcome.text)))
         except TimeoutError:
             return _unsent(Status.DEFERRED, Scope.NODE, "no credentials in time", phase="auth")
+        except OSError as error:  # the body file, which a signature covers
+            return _unreadable(error)
 
     async def _call(
         self, call: Call, url: str, added: list[tuple[str, str]], deadline: float, sent: _Sent
@@ -234,10 +233,10 @@ class HttpUpstream:
             return _unsent(Status.DEFERRED, Scope.NODE, self._trouble("no connection", url, error), phase="connect")
         except httpx.PoolTimeout:
             return _unsent(Status.DEFERRED, Scope.NODE, "no free connection in time", phase="connect")
-        except OSError as error:  # the body file
-            return _unsent(Status.DEFERRED, Scope.MESSAGE, f"the content cannot be read: {error}")
-        except TimeoutError:
+        except TimeoutError:  # an OSError too, so it stands first
             return self._interrupted("no answer in time", sent, begun=begun)
+        except OSError as error:  # the body file
+            return _unreadable(error)
         except httpx.HTTPError as error:
             return self._interrupted(self._trouble("the call broke", url, error), sent, begun=begun)
 
@@ -414,6 +413,10 @@ def _unsent(
         retry_after_s=retry_after_s,
         attempted=False,
     )
+
+
+def _unreadable(error: OSError) -> Outcome:
+    return _unsent(Status.DEFERRED, Scope.MESSAGE, f"the content cannot be read: {error.strerror or error}")
 
 
 def _all(outbound: Outbound, outcome: Outcome) -> list[RecipientOutcome]:
