@@ -82,7 +82,7 @@ class Options(ApiOptions):
 
 
 RULES = (
-    Rule("sandbox or unverified sender", Means.SENDER, code="MessageRejected", words="not verified"),
+    Rule("sandbox or unverified sender", Means.SENDER, code="MessageRejected", words="not verified|authority to send"),
     Rule("refused for its content", Means.MESSAGE, code="MessageRejected"),
     Rule("return path domain of the sender", Means.SENDER, code="MailFromDomainNotVerified(Exception)?"),
     Rule("the identity of this sender is not there", Means.SENDER, code="NotFound(Exception)?", words="identity"),
