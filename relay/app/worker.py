@@ -10,7 +10,7 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from relay.delivery.direct import Direct
 from relay.delivery.dispatcher import Dispatcher
 from relay.delivery.fleet import Fleet
 from relay.delivery.keeper import HealthKeeper
+from relay.delivery.quotas import Quotas
 from relay.delivery.render import Renderer
 from relay.delivery.reports import Reports
 from relay.delivery.suspects import Verdict, judge
@@ -41,6 +42,7 @@ from relay.history.sqlite import SqliteHistory
 from relay.ids import IdSource
 from relay.listener.server import Listener
 from relay.logs.log import Log
+from relay.pools.pool import Pool
 from relay.process.supervisor import WorkerContext
 from relay.router.router import Router
 from relay.sinks import CountSink, LogSink
@@ -98,6 +100,7 @@ class Worker:
                 background = [
                     tasks.create_task(self._deliver(suspects), name="dispatcher"),
                     tasks.create_task(self.keeper.run(), name="keeper"),
+                    tasks.create_task(self.quotas.run(), name="quotas"),
                     tasks.create_task(self._flush(), name="flush"),
                     tasks.create_task(self._reload_when_asked(), name="reload"),
                     tasks.create_task(self._watch_spool(), name="watch"),
@@ -293,7 +296,14 @@ class Worker:
             phase=lambda: self._phase,
             workers=settings.workers,
         )
+        self.quotas = Quotas(settings.pools, self.fleet, self.events, lambda pools: self._use(pools, operator))
         self.control = ControlServer(operator, socket_path(directory, self._shard))
+
+    def _use(self, pools: Sequence[Pool], operator: Operator) -> None:
+        """Pools with other caps than before."""
+        self.router.replace_pools(pools)
+        operator.replace_pools({pool.name: pool for pool in pools})
+        self.dispatcher.changed()
 
     async def _recover(self) -> list[str]:
         """Close what a crash left open: name possible duplicates and set poison aside.

@@ -94,8 +94,9 @@ class Operator:
         self._spool = spool
         self._state = state
         self._history = history
-        self._pools = pools
-        self._nodes: dict[str, tuple[Pool, Node]] = {n.name: (p, n) for p in pools.values() for n in p.nodes}
+        self._pools: Mapping[str, Pool] = {}
+        self._nodes: dict[str, tuple[Pool, Node]] = {}
+        self.replace_pools(pools)
         self._drivers = drivers
         self._events = events
         self._policy = policy
@@ -110,6 +111,11 @@ class Operator:
         self._workers = workers
         self._clock = clock
         self._started = clock()
+
+    def replace_pools(self, pools: Mapping[str, Pool]) -> None:
+        """Show these from now on: the same nodes, with other caps."""
+        self._pools = pools
+        self._nodes = {node.name: (pool, node) for pool in pools.values() for node in pool.nodes}
 
     # Seeing
 

@@ -20,12 +20,13 @@ class Cap:
     """At most `limit` recipients in any `window_s` seconds (rolling).
 
     `spread`: hand the limit out evenly over the window (one recipient each window/limit seconds) instead of allowing
-    it to burn in the first moment.
+    it to burn in the first moment. `source`: who set it where it was not the configuration, for people.
     """
 
     window_s: float
     limit: int
     spread: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

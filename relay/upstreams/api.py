@@ -294,19 +294,6 @@ class Gauge:
         return max(0.0, min(seconds, LONGEST_WAIT_S)) if math.isfinite(seconds) else 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VendorQuota:
-    """What a vendor's account may send at most, as the vendor says it.
-
-    Attributes:
-        caps: recipients in windows.
-        used_day: of the window of a day, recipients sent so far by whoever uses the account; None when not told.
-    """
-
-    caps: tuple[Cap, ...]
-    used_day: int | None = None
-
-
 @dataclass(frozen=True, kw_only=True)  # no slots: with them `Api[Options](…)` cannot note its type argument
 class Api(Generic[Of]):
     """A vendor: pure functions over its options.
@@ -336,7 +323,7 @@ class Api(Generic[Of]):
     gauges: tuple[Gauge, ...] = ()
     auth: str = "none"
     quota: Callable[[Of], Call] | None = None
-    parse_quota: Callable[[Answer], VendorQuota | None] | None = None
+    parse_quota: Callable[[Answer], tuple[Cap, ...] | None] | None = None
 
 
 def well(answer: Answer, text: str) -> Outcome:

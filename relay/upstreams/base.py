@@ -10,10 +10,11 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from relay.envelope import Content
 from relay.outcome import Outcome, RecipientOutcome
+from relay.pools.pool import Cap
 from relay.upstreams.tokens import TokenSource
 
 
@@ -109,4 +110,16 @@ class Upstream(Protocol):
 
     async def close(self) -> None:
         """End idle connections; running deliveries may finish."""
+        ...
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A driver whose upstream may be asked what it lets this account send."""
+
+    tells_quota: bool
+    """False where there is nothing to ask."""
+
+    async def quota(self) -> tuple[Cap, ...] | None:
+        """The account's caps, `source` set; None when the upstream does not tell, or not now. Sends no mail."""
         ...

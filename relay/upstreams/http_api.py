@@ -32,7 +32,8 @@ from relay import __version__
 from relay.envelope import Content
 from relay.errors import UpstreamError
 from relay.outcome import Outcome, RecipientOutcome, Scope, Status
-from relay.upstreams.api import Answer, Api, Call, CannotCarry, Letter, Piece, VendorQuota
+from relay.pools.pool import Cap
+from relay.upstreams.api import Answer, Api, Call, CannotCarry, Letter, Piece
 from relay.upstreams.api_options import ApiOptions
 from relay.upstreams.base import Capabilities, Outbound, Probe, Setting
 from relay.upstreams.http_auth import NoCredentials, make_auth
@@ -64,6 +65,7 @@ class HttpUpstream:
 
     def __init__(self, name: str, options: ApiOptions, setting: Setting, api: Api[Any]) -> None:
         self.name = name
+        self.tells_quota = api.quota is not None
         self._options = options
         self._api = api
         self._clock = setting.clock
@@ -127,7 +129,7 @@ class HttpUpstream:
         steps.append(f"{outcome.code or 'failed:'} {outcome.text}".rstrip())
         return Probe(outcome=replace(outcome, attempted=False), steps=tuple(steps))
 
-    async def quota(self) -> VendorQuota | None:
+    async def quota(self) -> tuple[Cap, ...] | None:
         """What the account may send, as the vendor says it; None when it does not, or cannot be asked."""
         if self._api.quota is None or self._api.parse_quota is None:
             return None

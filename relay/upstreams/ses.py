@@ -28,7 +28,6 @@ from relay.upstreams.api import (
     Means,
     Raw,
     Rule,
-    VendorQuota,
     for_all,
     judged,
     outcome,
@@ -101,6 +100,7 @@ RULES = (
     Rule("too large", Means.SIZE, status="400", words="(message|raw).{0,40}(length|size|too large|exceed)"),
     Rule("the request", Means.MESSAGE, status="400"),
 )
+_SOURCE = "SES account"
 _DAILY_WAIT_S = 900.0
 """The daily quota rolls: room opens bit by bit, a quarter of an hour is soon enough to look."""
 
@@ -168,18 +168,18 @@ def parse_probe(answer: Answer) -> Outcome:
     return found
 
 
-def parse_quota(answer: Answer) -> VendorQuota | None:
+def parse_quota(answer: Answer) -> tuple[Cap, ...] | None:
     """Recipients in 24 hours and in a second. -1 is without limit."""
     quota = answer.fields.get("SendQuota")
     if answer.status != 200 or not isinstance(quota, dict):
         return None
-    day, rate, used = quota.get("Max24HourSend"), quota.get("MaxSendRate"), quota.get("SentLast24Hours")
+    day, rate = quota.get("Max24HourSend"), quota.get("MaxSendRate")
     caps = []
     if isinstance(rate, (int, float)) and rate >= 1:
-        caps.append(Cap(window_s=1.0, limit=int(rate)))
+        caps.append(Cap(window_s=1.0, limit=int(rate), source=_SOURCE))
     if isinstance(day, (int, float)) and day >= 1:
-        caps.append(Cap(window_s=86400.0, limit=int(day)))
-    return VendorQuota(caps=tuple(caps), used_day=int(used) if isinstance(used, (int, float)) else None)
+        caps.append(Cap(window_s=86400.0, limit=int(day), source=_SOURCE))
+    return tuple(caps)
 
 
 API = Api[Options](

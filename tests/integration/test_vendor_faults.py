@@ -417,8 +417,10 @@ async def test_the_limits_of_an_ses_account_are_read() -> None:
     async with vendor_node("ses") as node:
         quota = await node.upstream.quota()  # type: ignore[attr-defined]
     assert quota is not None
-    assert [(cap.window_s, cap.limit) for cap in quota.caps] == [(1.0, 14), (86400.0, 50000)]
-    assert quota.used_day == 120
+    assert [(cap.window_s, cap.limit, cap.source) for cap in quota] == [
+        (1.0, 14, "SES account"),
+        (86400.0, 50000, "SES account"),
+    ]
 
 
 async def test_a_bridge_of_another_relay_over_smtp_is_an_smtp_node() -> None:
