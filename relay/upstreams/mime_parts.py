@@ -240,7 +240,7 @@ class _Walker:
             self._leaf(head, kind, start, end, inside)
 
     def _multipart(self, head: Message, kind: str, start: int, end: int, depth: int) -> None:
-        boundary = str(head.get_boundary("")).encode("utf-8", "surrogateescape")
+        boundary = str(head.get_boundary("")).encode("utf-8", "replace")
         marks = list(_delimiters(self.octets, boundary, start, end)) if boundary else []
         if not marks:
             raise CannotCarry("a multipart without its boundary cannot be taken apart")
@@ -301,7 +301,11 @@ _ENDINGS = {
 
 def _parsed(head: bytes) -> Message:
     """The fields of one part, for the standard library's reading of parameters (RFC 2231)."""
-    return email.parser.BytesParser(policy=email.policy.compat32).parsebytes(head + b"\r\n", headersonly=True)
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError:
+        text = head.decode("cp1252", "replace")
+    return email.parser.Parser(policy=email.policy.compat32).parsestr(text + "\r\n", headersonly=True)
 
 
 def _delimiters(octets: bytes, boundary: bytes, start: int, end: int) -> Iterator[re.Match[bytes]]:
@@ -367,5 +371,5 @@ def _lines(text: str) -> str:
 def _filename(part: Message) -> str:
     """The name of a file, decoded, without a path and without what makes one name look like another."""
     raw = part.get_filename("")
-    text = decoded(str(raw).encode("utf-8", "surrogateescape")) if raw else ""
+    text = decoded(str(raw).encode("utf-8", "replace")) if raw else ""
     return re.sub(r"[\\/:\u202a-\u202e\u2066-\u2069]+", "_", text).strip()[:150]
