@@ -8,9 +8,9 @@ from ipaddress import ip_address
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, StringConstraints, model_validator
+from pydantic import AfterValidator, SecretStr, StringConstraints, model_validator
 
-from relay.fields import Count, FilePath, Flag, Options, Period
+from relay.fields import Count, FilePath, Flag, Options, Period, Secret
 from relay.upstreams.carries import Carries
 
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
@@ -31,6 +31,20 @@ def _url(text: str) -> str:
 
 Url = Annotated[str, StringConstraints(max_length=1000), AfterValidator(_url)]
 """Scheme, host, port and path, without a slash at the end."""
+
+
+def _proxy(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or _UNPRINTABLE.search(text):
+        raise ValueError(
+            "not a proxy; write for example http://proxy.acme.example:3128, with a login where it needs one"
+        )
+    return value
+
+
+Proxy = Annotated[Secret, AfterValidator(_proxy)]
+"""An HTTP proxy; may hold a login, so it is never shown."""
 
 
 def is_loopback(url: str) -> bool:
@@ -61,7 +75,7 @@ class ApiOptions(Options):
     """Allow `http://` to other machines. The key then travels in the clear."""
     ca_file: FilePath | None = None
     """PEM file of the authorities that are trusted instead of the system's."""
-    proxy: Url | None = None
+    proxy: Proxy | None = None
     """HTTP proxy to go through; left out: what HTTPS_PROXY and NO_PROXY say."""
     connections: Count = 20
     """Calls at once, shared out over the workers (at least one each)."""

@@ -6,6 +6,7 @@ It never chooses nodes, never retries on its own after hand-over, and never sees
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from relay.envelope import Content
 from relay.outcome import Outcome, RecipientOutcome
 from relay.pools.pool import Cap
 from relay.upstreams.tokens import TokenSource
+
+LARGE_AT_ONCE = 4
+"""Large messages that are built anew at once in a process: each is in memory about three times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +89,14 @@ class Setting:
         clock: epoch seconds, for what is written down; timeouts run on the loop's own clock.
         random: for draws; seeded in tests.
         tokens: node name → its source of OAuth2 access tokens; None where there is none to be had.
+        room: for work that holds a large message in memory, shared by all drivers.
     """
 
     ehlo: str
     clock: Callable[[], float] = time.time
     random: Random = field(default_factory=Random)
     tokens: Callable[[str], TokenSource] | None = None
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
 
 
 class Upstream(Protocol):

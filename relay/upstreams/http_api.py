@@ -17,6 +17,7 @@ Secrets of the options never leave this file in words: they are replaced in what
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
@@ -52,8 +53,7 @@ PROBE_S = 60.0
 LARGE_BYTES = 256 * 1024
 """From here on a message is taken apart in a thread."""
 
-REBUILDS = 4
-"""Large messages taken apart at once in a process: each is in memory about three times."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 ALIKE = 10
 """Refusals in the same words for different messages, without a delivery between them, that are no longer about the
@@ -69,6 +69,7 @@ class HttpUpstream:
         self._options = options
         self._api = api
         self._clock = setting.clock
+        self._room = setting.room
         self._auth = make_auth(api.auth, options, lambda: setting.tokens(name) if setting.tokens else None)
         self._secrets = tuple(sorted(_secrets(options), key=len, reverse=True))
         self._client = _client(options)
@@ -103,7 +104,7 @@ class HttpUpstream:
             if content.size <= LARGE_BYTES:
                 call, sent = self._built(letter)
             else:
-                async with _rebuilding():
+                async with self._room:
                     call, sent = await asyncio.to_thread(self._built, letter)
         except CannotCarry as refusal:
             code = 552 if refusal.enhanced == "5.3.4" else 554
@@ -144,6 +145,8 @@ class HttpUpstream:
 
     async def _letter(self, outbound: Outbound, content: Content) -> Letter:
         recipients = tuple(recipient.address for recipient in outbound.recipients)
+        if any(_CONTROL.search(address) for address in (outbound.sender, *recipients)):
+            raise CannotCarry("an address with control characters", enhanced="5.1.3")
         drop = getattr(self._options, "other_recipients", "drop") == "drop"
         if self._api.headers_decide:
             shown = readdress(content, recipients, drop=drop)
@@ -155,7 +158,7 @@ class HttpUpstream:
         if content.size <= LARGE_BYTES:
             parts = take_apart(content, outbound.sender)
         else:
-            async with _rebuilding():
+            async with self._room:
                 parts = await asyncio.to_thread(take_apart, content, outbound.sender)
         if parts.calendar is not None and not self._api.calendar:
             raise CannotCarry("an invitation (text/calendar) has no place in what this vendor builds")
@@ -346,7 +349,7 @@ def _client(options: ApiOptions) -> httpx.AsyncClient:
     times = options.timeouts
     return httpx.AsyncClient(
         verify=_tls(options.ca_file),
-        proxy=options.proxy,
+        proxy=options.proxy.get_secret_value() if options.proxy else None,
         trust_env=options.proxy is None,
         follow_redirects=False,
         # Waiting for a connection of our own is bounded by the deadline of the whole call.
@@ -356,7 +359,8 @@ def _client(options: ApiOptions) -> httpx.AsyncClient:
             max_keepalive_connections=options.connections,
             keepalive_expiry=options.idle_close,
         ),
-        headers={"User-Agent": f"relay/{__version__}", "Accept-Encoding": "gzip, deflate"},
+        # Answers are small; what is not packed cannot unpack to gigabytes.
+        headers={"User-Agent": f"relay/{__version__}", "Accept-Encoding": "identity"},
     )
 
 
@@ -376,18 +380,6 @@ def _secrets(options: ApiOptions) -> Iterator[str]:
         value = getattr(options, name)
         if isinstance(value, SecretStr) and len(value.get_secret_value()) >= 4:
             yield value.get_secret_value()
-
-
-_ROOMS: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
-
-
-def _rebuilding() -> asyncio.Semaphore:
-    """The process's room for large messages that are taken apart."""
-    loop = asyncio.get_running_loop()
-    if loop not in _ROOMS:
-        _ROOMS.clear()
-        _ROOMS[loop] = asyncio.Semaphore(REBUILDS)
-    return _ROOMS[loop]
 
 
 def _shown(url: str) -> str:

@@ -67,7 +67,7 @@ def test_each_type_needs_its_credentials(tmp_path: Path, kind: str) -> None:
         ("sendgrid", "base_url: 'https://user:pw@gateway.example'", "has no login"),
         ("sendgrid", "base_url: 'https://gateway.example/?key=1'", "no query"),
         ("sendgrid", "base_url: 'https://gateway.example:99999'", "not a URL"),
-        ("mumara-one", "plain_http: false, proxy: 'no url'", "not a URL"),
+        ("mumara-one", "plain_http: false, proxy: 'no url'", "not a proxy"),
         ("ses", "access_key_id: AKIA1", "secret_access_key is missing"),
         ("ses", "secret_access_key: secret-1", "access_key_id is missing"),
         ("ses", "access_key_id: AKIA1, secret_access_key: secret-1, profile: x", "stands alone"),
