@@ -88,14 +88,14 @@ class Setting:
         ehlo: the relay's host name, said to SMTP servers.
         clock: epoch seconds, for what is written down; timeouts run on the loop's own clock.
         random: for draws; seeded in tests.
-        tokens: node name → its source of OAuth2 access tokens; None where there is none to be had.
+        tokens: node name → its source of OAuth 2 access tokens, or None when its options have no plan for them.
         room: for work that holds a large message in memory, shared by all drivers.
     """
 
     ehlo: str
     clock: Callable[[], float] = time.time
     random: Random = field(default_factory=Random)
-    tokens: Callable[[str], TokenSource] | None = None
+    tokens: Callable[[str], TokenSource | None] | None = None
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
 
 

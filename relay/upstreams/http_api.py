@@ -208,7 +208,7 @@ class HttpUpstream:
             async with asyncio.timeout_at(deadline):
                 return await self._auth.headers(call, url)
         except NoCredentials as lack:
-            return replace(lack.outcome, text=self._mask(clean(lack.outcome.text)))
+            return replace(lack.outcome, text=self._mask(clean(lack.outcome.text)), attempted=False)
         except TimeoutError:
             return _unsent(Status.DEFERRED, Scope.NODE, "no credentials in time", phase="auth")
         except OSError as error:  # the body file, which a signature covers

@@ -14,7 +14,7 @@ from relay.errors import UpstreamError
 from relay.outcome import Outcome, Scope, Status
 from relay.upstreams.api import Answer
 from relay.upstreams.http_body import pieces
-from relay.upstreams.tokens import TokenSource
+from relay.upstreams.tokens import TokenFault, TokenSource
 
 if TYPE_CHECKING:
     from relay.upstreams.api import Call
@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 class NoCredentials(UpstreamError):
     """There is nothing to sign with. `outcome` says what to do."""
 
-    def __init__(self, text: str, *, scope: Scope = Scope.ACCOUNT) -> None:
-        super().__init__(text)
-        status = Status.REFUSED if scope is Scope.ACCOUNT else Status.DEFERRED
-        self.outcome = Outcome(status=status, scope=scope, text=text[:500], phase="auth", attempted=False)
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.text)
+        self.outcome = outcome
+
+
+def _lack(text: str, scope: Scope = Scope.ACCOUNT) -> NoCredentials:
+    status = Status.REFUSED if scope is Scope.ACCOUNT else Status.DEFERRED
+    return NoCredentials(Outcome(status=status, scope=scope, text=text[:500], phase="auth", attempted=False))
 
 
 Added = list[tuple[str, str]]
@@ -64,10 +68,8 @@ class BearerToken:
     async def headers(self, _call: Call, _url: str, /) -> Added:
         try:
             token = await self._source.token()
-        except UpstreamError as error:
-            outcome = getattr(error, "outcome", None)
-            scope = outcome.scope if isinstance(outcome, Outcome) else Scope.ACCOUNT
-            raise NoCredentials(str(error), scope=scope) from error
+        except TokenFault as fault:
+            raise NoCredentials(fault.outcome) from fault
         return [("Authorization", f"Bearer {token}")]
 
     async def refused(self, answer: Answer, added: Added, /) -> bool:
@@ -114,9 +116,9 @@ class SigV4:
             if found is not None and options.role_arn:
                 found = _assumed(session, options)
         except BotoCoreError as error:
-            raise NoCredentials(f"AWS credentials: {error}") from error
+            raise _lack(f"AWS credentials: {error}") from error
         if found is None:
-            raise NoCredentials(
+            raise _lack(
                 "no AWS credentials: set access_key_id and secret_access_key, or profile, or give the machine a role"
             )
         return found
@@ -133,7 +135,7 @@ class SigV4:
         try:
             SigV4Auth(self._credentials.get_frozen_credentials(), "ses", self._options.region).add_auth(request)
         except BotoCoreError as error:
-            raise NoCredentials(f"AWS credentials: {error}", scope=Scope.NODE) from error
+            raise _lack(f"AWS credentials: {error}", Scope.NODE) from error
         return [(name, str(value)) for name, value in request.headers.items()]
 
 

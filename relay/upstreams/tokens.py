@@ -1,22 +1,37 @@
-"""Where drivers get OAuth2 access tokens from. The flows that make them are no driver's business."""
+"""What a driver knows of OAuth 2: where access tokens come from, and how their lack is told.
+
+The implementation is `relay.oauth.source`; drivers see this contract alone. A driver asks for a token before each use,
+because tokens end after about an hour, and says so when the upstream refused one.
+"""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from relay.errors import UpstreamError
+from relay.outcome import Outcome
+
+
+class TokenFault(UpstreamError):
+    """There is no access token; `outcome` says why, for every delivery that needed it: of scope ACCOUNT when only an
+    operator can mend it, else it may pass by itself."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.text)
+        self.outcome = outcome
+
 
 class TokenSource(Protocol):
-    """Access tokens of one node. Safe for concurrent calls: one refresh serves all who wait."""
+    """Access tokens of one node. Safe for concurrent calls: one request to the token endpoint serves all."""
 
     async def token(self) -> str:
-        """A token that is valid now.
+        """A token that is good for minutes to come. At once when one is at hand.
 
         Raises:
-            UpstreamError: none can be had; the text says why and what to do. Never holds a secret. With an attribute
-                `outcome` (an Outcome) of scope NODE it is a trouble that passes; else an operator must act.
+            TokenFault: none can be had.
         """
         ...
 
     async def invalidate(self, token: str) -> None:
-        """The upstream refused this token: the next `token` is a fresh one. Of a token already replaced, nothing."""
+        """The upstream refused this token: the next one must be another. Does nothing for an older token."""
         ...

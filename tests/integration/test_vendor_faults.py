@@ -18,6 +18,7 @@ from relay.outcome import Outcome, Scope, Status
 from relay.upstreams import make, options_model
 from relay.upstreams.base import Capabilities, Outbound, OutboundRecipient, Setting
 from relay.upstreams.http_api import ALIKE
+from relay.upstreams.tokens import TokenFault
 from tests.fakes.vendor_corpus import case
 from tests.fakes.vendor_node import Tokens, letter, options_for, vendor_node
 from tests.fakes.vendor_server import Do, Handler, Reply, Request, vendor_server
@@ -191,7 +192,8 @@ async def test_a_token_that_is_refused_again_takes_the_node_out() -> None:
 async def test_without_a_token_nothing_is_sent() -> None:
     class Revoked(Tokens):
         async def token(self) -> str:
-            raise UpstreamError("invalid_grant: the refresh token was revoked; run `relay oauth login node-1`")
+            text = "invalid_grant: the refresh token was revoked; run `relay oauth login node-1`"
+            raise TokenFault(Outcome(status=Status.REFUSED, scope=Scope.ACCOUNT, text=text, attempted=False))
 
     async with vendor_server(lambda _: Reply(202)) as server:
         options = options_model("gmail-api").model_validate(options_for("gmail-api", server.url))
