@@ -16,7 +16,9 @@ from typing import Protocol, runtime_checkable
 from relay.envelope import Content
 from relay.outcome import Outcome, RecipientOutcome
 from relay.pools.pool import Cap
+from relay.tap import SILENT, Tap
 from relay.upstreams.tokens import TokenSource
+from relay.values import thawed
 
 LARGE_AT_ONCE = 4
 """Large messages that are built anew at once in a process: each is in memory about three times."""
@@ -39,6 +41,7 @@ class Capabilities:
     max_size: int = 0
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundRecipient:
     address: str
@@ -46,6 +49,7 @@ class OutboundRecipient:
     orcpt: str = ""
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outbound:
     """One message for one node, for the recipients that are still pending.
@@ -88,6 +92,7 @@ class Setting:
         ehlo: the relay's host name, said to SMTP servers.
         clock: epoch seconds, for what is written down; timeouts run on the loop's own clock.
         random: for draws; seeded in tests.
+        tap: where dialogue is listened to.
         tokens: node name → its source of OAuth 2 access tokens, or None when its options have no plan for them.
         room: for work that holds a large message in memory, shared by all drivers.
     """
@@ -95,6 +100,7 @@ class Setting:
     ehlo: str
     clock: Callable[[], float] = time.time
     random: Random = field(default_factory=Random)
+    tap: Tap = SILENT
     tokens: Callable[[str], TokenSource | None] | None = None
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
 

@@ -70,6 +70,7 @@ class HttpUpstream:
         self._api = api
         self._clock = setting.clock
         self._room = setting.room
+        self._tap = setting.tap
         self._auth = make_auth(api.auth, options, lambda: setting.tokens(name) if setting.tokens else None)
         self._secrets = tuple(sorted(_secrets(options), key=len, reverse=True))
         self._client = _client(options)
@@ -227,11 +228,16 @@ class HttpUpstream:
                     call.method, url, headers=headers, content=sent if call.body else None
                 )
                 begun = True
+                if self._tap.open:
+                    self._overhear(url, f"{call.method} {_shown(url)} ({sent.length} octets)")
                 response = await self._client.send(request, stream=True)
                 try:
-                    return await self._answer(response)
+                    answer = await self._answer(response)
                 finally:
                     await response.aclose()
+                if self._tap.open and isinstance(answer, Answer):
+                    self._overhear(url, answer.words, answer.status)
+                return answer
         except CannotCarry as refusal:
             return _unsent(Status.REFUSED, Scope.MESSAGE, str(refusal), 554, refusal.enhanced)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
@@ -265,6 +271,14 @@ class HttpUpstream:
                 )
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers, body[:ANSWER_BYTES], self._clock())
+
+    def _overhear(self, url: str, text: str, status: int = 0) -> None:
+        """For those who listen in: what we ask, and what is answered."""
+        talk, peer = f"{id(self):x}", urlsplit(url).netloc
+        if status:
+            self._tap.node_said(talk, self.name, peer, status, self._mask(text))
+        else:
+            self._tap.node_told(talk, self.name, peer, [text])
 
     def _interrupted(self, text: str, sent: _Sent, *, begun: bool) -> Outcome:
         if sent.all:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast, get_args
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, SecretStr, create_model
 from pydantic.fields import FieldInfo
@@ -194,6 +194,12 @@ def _node_class(kind: str) -> type[NodeModel]:
 
 OPTION_MODELS: Mapping[str, type[Options]] = _Lazily(options_model)
 NODE_CLASSES: Mapping[str, type[NodeModel]] = _Lazily(_node_class)
+
+
+def kind_of(model: type[NodeModel]) -> str:
+    """The kind that a class of nodes was made for; empty for the common part alone."""
+    field = model.model_fields.get("type")
+    return str(get_args(field.annotation)[0]) if field is not None else ""
 
 
 def node_type(node: NodeModel) -> str:

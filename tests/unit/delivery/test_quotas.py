@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from relay.delivery.fleet import Fleet
@@ -47,59 +49,81 @@ class Vendor:
             raise answer
         return answer
 
+    async def close(self) -> None:
+        """Nothing to end."""
+
 
 class Plain:
     """A driver without."""
 
 
-def _rig(**drivers: object) -> tuple[Quotas, list[list[tuple[str, tuple[Cap, ...]]]], list[str]]:
-    pool = Pool(
-        name="main",
-        id=1,
-        internal_name="acme-1-m-pool-1",
-        mta="m",
-        zone="z",
-        feedtype="t",
-        rotation=Rotation.RANDOM,
-        nodes=tuple(Node(name=name, pool="main", type="ses") for name in drivers),
-    )
-    seen: list[list[tuple[str, tuple[Cap, ...]]]] = []
-    faults: list[str] = []
+class Rig:
+    """Quotas over one pool of nodes with these drivers."""
 
-    class Sink:
-        def emit(self, event: object) -> None:
-            faults.append(str(event))
+    def __init__(self, **drivers: object) -> None:
+        self.pool = Pool(
+            name="main",
+            id=1,
+            internal_name="acme-1-m-pool-1",
+            mta="m",
+            zone="z",
+            feedtype="t",
+            rotation=Rotation.RANDOM,
+            nodes=tuple(Node(name=name, pool="main", type="ses") for name in drivers),
+        )
+        self.seen: list[list[tuple[Cap, ...]]] = []
+        self.events: list[object] = []
+        self.fleet = Fleet([self.pool], drivers, lambda _: None)  # type: ignore[arg-type]
+        self.quotas = Quotas(self.fleet, Events([self], lambda: 0.0), self._changed)
 
-    fleet = Fleet([pool], drivers, lambda _: None)  # type: ignore[arg-type]
-    quotas = Quotas(
-        [pool],
-        fleet,
-        Events([Sink()], lambda: 0.0),  # type: ignore[list-item]
-        lambda pools: seen.append([(n.name, n.caps) for p in pools for n in p.nodes]),
-    )
-    return quotas, seen, faults
+    def emit(self, event: object) -> None:
+        self.events.append(event)
+
+    def _changed(self) -> None:
+        self.seen.append([node.caps for node in self.quotas.over({"main": self.pool})["main"].nodes])
 
 
 async def test_what_changed_is_told_once() -> None:
     raised = Cap(window_s=86400.0, limit=1000, source="SES account")
-    quotas, seen, _ = _rig(ses=Vendor((DAY,), (DAY,), None, (raised,)), smtp=Plain())
-    assert await quotas.refresh(["ses"])
-    assert await quotas.refresh(["ses"])
-    assert not await quotas.refresh(["ses"]), "no answer is asked for again soon, and what was told holds"
-    assert await quotas.refresh(["ses"])
-    assert seen == [[("ses", (DAY,)), ("smtp", ())], [("ses", (raised,)), ("smtp", ())]]
+    rig = Rig(ses=Vendor((DAY,), (DAY,), None, (raised,)), smtp=Plain())
+    pools = {"main": rig.pool}
+    assert rig.quotas.over(pools)["main"] is rig.pool
+    assert await rig.quotas.refresh()
+    assert await rig.quotas.refresh()
+    assert not await rig.quotas.refresh(), "no answer is asked for again soon, and what was told holds"
+    assert rig.quotas.over(pools)["main"].nodes[0].caps == (DAY,)
+    assert await rig.quotas.refresh()
+    assert rig.seen == [[(DAY,), ()], [(raised,), ()]]
+    assert rig.quotas.over(pools)["main"].nodes[1] is rig.pool.nodes[1]
 
 
 async def test_a_driver_that_breaks_over_it_changes_nothing() -> None:
-    quotas, seen, faults = _rig(ses=Vendor(RuntimeError("x")))
-    assert not await quotas.refresh(["ses"])
-    assert seen == []
-    assert len(faults) == 1
+    rig = Rig(ses=Vendor(RuntimeError("x")))
+    assert not await rig.quotas.refresh()
+    assert rig.seen == []
+    assert len(rig.events) == 1
 
 
-async def test_without_anybody_to_ask_it_ends() -> None:
+async def test_nobody_to_ask_is_a_complete_answer() -> None:
     silent = Vendor()
     silent.tells_quota = False
-    quotas, seen, _ = _rig(a=Plain(), b=silent)
-    await quotas.run()
-    assert seen == []
+    rig = Rig(a=Plain(), b=silent)
+    assert await rig.quotas.refresh()
+    assert rig.seen == []
+
+
+async def test_a_node_that_is_gone_is_forgotten_and_a_new_one_is_asked_at_once() -> None:
+    rig = Rig(ses=Vendor((DAY,)))
+    task = asyncio.create_task(rig.quotas.run())
+    while not rig.seen:
+        await asyncio.sleep(0)
+    other = Vendor((SECOND,))
+    fresh = Rig(ses2=other)
+    rig.pool = fresh.pool
+    rig.fleet.replace({"main": fresh.pool}, {"ses2": other})  # type: ignore[dict-item]
+    rig.quotas.look_anew()
+    while len(rig.seen) < 2:
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert rig.seen[1] == [(SECOND,)]
