@@ -14,7 +14,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from relay.acceptance import Acceptance
@@ -28,13 +28,14 @@ from relay.delivery.direct import Direct
 from relay.delivery.dispatcher import Dispatcher
 from relay.delivery.fleet import Fleet
 from relay.delivery.keeper import HealthKeeper
+from relay.delivery.quotas import Quotas
 from relay.delivery.render import Renderer
 from relay.delivery.reports import Reports
 from relay.delivery.tally import Tally
 from relay.ids import IdSource
 from relay.listener.server import Listener
 from relay.logs.log import Log
-from relay.pools.pool import Node
+from relay.pools.pool import Node, Pool
 from relay.process.listen_sockets import is_own, shut
 from relay.router.router import Router
 from relay.tap import Tap
@@ -96,6 +97,9 @@ class Plant:
             on_change=lambda: self.dispatcher.changed(),
             owner=f"{os.uname().nodename}:{os.getpid()}",
         )
+        self.quotas = Quotas(self.fleet, events, self._use_quotas)
+        self.on_caps: Callable[[Mapping[str, Pool]], None] = lambda _: None
+        """Called with the pools whenever vendors told other caps than before."""
         self.tally = Tally(state)
         self._renderer = Renderer(
             headers=tuple(settings.config.headers.items()),
@@ -168,6 +172,17 @@ class Plant:
         )
 
     @property
+    def pools(self) -> Mapping[str, Pool]:
+        """With the caps that hold: of the configuration and of the vendors."""
+        return self.quotas.over(self.parts.pools)
+
+    def _use_quotas(self) -> None:
+        pools = self.pools
+        self.router.replace_pools(pools.values())
+        self.on_caps(pools)
+        self.dispatcher.changed()
+
+    @property
     def listeners(self) -> list[Listener]:
         """All that have sessions or may get some."""
         return [*(door.listener for door in self._doors.values()), *self._retired]
@@ -185,7 +200,8 @@ class Plant:
         # Who is asked for a node must know it: fleet before router, both before those who ask them.
         self.keeper.replaced(settings.health, swap.touched + swap.removed)
         self.fleet.replace(parts.pools, parts.drivers)
-        self.router.replace_pools(parts.pools.values())
+        self.router.replace_pools(self.pools.values())
+        self.quotas.look_anew()
         self._attempts.policy = settings.retry
         self._renderer.headers = tuple(settings.config.headers.items())
         self._renderer.signer = parts.signer

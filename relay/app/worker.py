@@ -110,6 +110,7 @@ class Worker:
                 background = [
                     tasks.create_task(self._deliver(suspects), name="dispatcher"),
                     tasks.create_task(self.plant.keeper.run(), name="keeper"),
+                    tasks.create_task(self.plant.quotas.run(), name="quotas"),
                     tasks.create_task(self._flush(), name="flush"),
                     tasks.create_task(self._reload_when_asked(), name="reload"),
                     tasks.create_task(self.reloader.follow(), name="follow"),
@@ -182,6 +183,7 @@ class Worker:
             phase=lambda: self._phase,
             workers=self._settings.workers,
         )
+        plant.on_caps = lambda pools: self.operator.use(pools, plant.parts.settings.retry)
         self.control = ControlServer(self.operator, socket_path(self._settings.directory, self._shard))
         await plant.router.refresh_health()
 
@@ -217,7 +219,7 @@ class Worker:
         return doors
 
     def _taken(self, parts: Parts) -> None:
-        self.operator.use(parts.pools, parts.settings.retry)
+        self.operator.use(self.plant.pools, parts.settings.retry)
 
     async def _recover(self) -> list[str]:
         """Close what a crash left open: name possible duplicates and set poison aside.

@@ -57,6 +57,7 @@ class Verdict(StrEnum):
     SENDER = "sender"
     SIZE = "size"
     SMTPUTF8 = "smtputf8"
+    NULL_SENDER = "null-sender"
 
 
 class Considered(NamedTuple):
@@ -181,6 +182,8 @@ def unfit(node: Node, message: Message) -> tuple[Verdict, str] | None:
         return Verdict.SIZE, f"takes {node.max_size} octets, the message has {message.size}"
     if message.facts.smtputf8 and not node.smtputf8:
         return Verdict.SMTPUTF8, "cannot take SMTPUTF8"
+    if not message.sender and not node.null_sender:
+        return Verdict.NULL_SENDER, "cannot say the null reverse-path of reports"
     return None
 
 
@@ -212,7 +215,7 @@ def screen(
         busy: names of nodes without a free slot.
     """
     bound = message.bound_node if now < message.bound_until else ""
-    smtputf8, size = message.facts.smtputf8, message.size
+    smtputf8, size, null_sender = message.facts.smtputf8, message.size, not message.sender
     eligible: list[Node] = []
     full: list[Node] = []
     trace: list[Considered] = []
@@ -227,6 +230,7 @@ def screen(
             or node.sender_domains
             or (node.max_size and size > node.max_size)
             or (smtputf8 and not node.smtputf8)
+            or (null_sender and not node.null_sender)
         ) and (why := unfit(node, message)) is not None:
             trace.append(Considered(name, *why))
             continue
