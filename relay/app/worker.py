@@ -11,6 +11,7 @@ import ssl
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from relay.app.shared import Shared
 from relay.bridges.credentials import PasswordChecker
 from relay.bridges.registry import BridgeGate, Registry
 from relay.config.load import load
+from relay.control.intake import Intake, IntakeLimits
 from relay.control.operator import Operator
 from relay.control.protocol import socket_path
 from relay.control.server import ControlServer
@@ -38,6 +40,7 @@ from relay.errors import ConfigError, SpoolError, StateUnavailable
 from relay.events import Events
 from relay.history import HistorySink
 from relay.history.sqlite import SqliteHistory
+from relay.idempotency.sqlite import SqliteKeys
 from relay.ids import IdSource
 from relay.listener.server import Listener
 from relay.logs.log import Log
@@ -153,7 +156,11 @@ class Worker:
     def _reloaded(self, fresh: Settings) -> dict[str, Any]:
         self._shares = {bridge.name: bridge.share for bridge in fresh.bridges}
         old, new = self._settings.config, fresh.config
-        rest = [key for key in type(old).model_fields if key != "bridges" and getattr(old, key) != getattr(new, key)]
+        rest = [
+            key
+            for key in type(old).model_fields
+            if key not in ("bridges", "webhooks") and getattr(old, key) != getattr(new, key)
+        ]
         self.events.reloaded(bridges=len(fresh.bridges), needs_restart=rest)
         return {"bridges": len(fresh.bridges), "needs_restart": rest}
 
@@ -251,6 +258,7 @@ class Worker:
             hand_in=self.dispatcher.hand_in,
         )
         self.gate = BridgeGate(Registry(settings.bridges), PasswordChecker(), self._shared.throttle)
+        self.keys = SqliteKeys(directory / "idempotency.db", self._shard)
         self.acceptance = Acceptance(
             gate=self.gate,
             pools=pools,
@@ -262,6 +270,7 @@ class Worker:
             events=self.events,
             policy=settings.acceptance,
             clock=clock,
+            keys=self.keys,
         )
         connections = self._shared.connections.worker(self._context.index)
         self.listeners = [
@@ -287,6 +296,19 @@ class Worker:
             sessions=lambda: sum(listener.sessions for listener in self.listeners),
             counters=lambda: self.counts.snapshot()["events"],
             reload=self.reload,
+            figures=self._figures,
+            intake=Intake(
+                self.acceptance,
+                lambda: self.gate,
+                self.events,
+                IntakeLimits(
+                    hostname=settings.hostname,
+                    max_size=settings.config.limits.size,
+                    max_recipients=settings.config.limits.recipients,
+                    accept_deadline=settings.config.accept_deadline,
+                    body_dir=incoming,
+                ),
+            ),
             policy=settings.retry,
             attempts=self.fleet.running,
             busy=self.fleet.full,
@@ -302,7 +324,18 @@ class Worker:
             The suspects, to be tried alone.
         """
         left_open = await self.spool.recover(time.time())
-        return await self._sift(left_open + await self._adopt())
+        suspects = await self._sift(left_open + await self._adopt())
+        # The first worker also looks after the keys of workers that there are no more: it has their mail.
+        others = {shard for shard in self._settings.shards if shard != self._shard}
+        await self.keys.resolve(self._holds, except_of=others)
+        return suspects
+
+    async def _holds(self, message_id: str) -> bool:
+        return await self.spool.find(message_id) is not None
+
+    def _figures(self) -> dict[str, Any]:
+        """Counts for a scrape; nothing may be awaited between them."""
+        return {"ledger": asdict(self.spool.ledger), **self.counts.snapshot()}
 
     async def _sift(self, left_open: list[Message]) -> list[str]:
         suspects = []
@@ -408,6 +441,7 @@ class Worker:
         await self.fleet.close()
         await self.router.close()
         await self.tally.flush()
+        await self.keys.close()
         await self.spool.close()
         await self.state.close()
         await self.history.close()

@@ -126,7 +126,7 @@ def _smtp(host: str | None, port: int | None, tls: str | None, username: str | N
     port = port or click.prompt("Port", type=click.IntRange(1, 65535), default=_PORTS[tls])
     if username is None:
         username = click.prompt("Username (empty for none)", default="", show_default=False)
-    from relay.cli.yaml_edit import scalar
+    from relay.config.yaml_edit import scalar
 
     node = _SMTP.format(host=scalar(host), port=port, tls=tls)
     return node + (_LOGIN.format(username=scalar(username)) if username else "")
@@ -137,9 +137,9 @@ def _write(path: Path, node: str, *, bridge: str, bind: str, mode: str, cert: st
     import socket
 
     from relay.bridges.credentials import generate_token
-    from relay.cli.yaml_edit import scalar
     from relay.config.load import load
     from relay.config.schema import config_schema
+    from relay.config.yaml_edit import scalar
     from relay.errors import ConfigError
 
     token, stored = generate_token()

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from relay.errors import RelayError
 
-LOOK_S, ACT_S, TEST_S = 10.0, 300.0, 150.0
-"""How long an answer is waited for: something is read; a whole queue is changed; nodes are connected to."""
+LOOK_S, ACT_S, TEST_S, SUBMIT_S = 10.0, 300.0, 150.0, 120.0
+"""How long an answer is waited for: something is read; a whole queue is changed; nodes are connected to; messages are
+taken, with `delivery: direct` also delivered."""
 
 OPERATIONS = {
     "status": LOOK_S,
@@ -30,6 +31,8 @@ OPERATIONS = {
     "node_pause": LOOK_S,
     "node_resume": LOOK_S,
     "reload": ACT_S,
+    "metrics": LOOK_S,
+    "submit": SUBMIT_S,
 }
 """The public methods of `control.operator.Operator` that may be called, and how long each may take."""
 
