@@ -27,10 +27,11 @@ Item = Mapping[str, Any]
 @dataclass(frozen=True, slots=True)
 class Piece:
     """An item as it is written in a file, to be put elsewhere. `block`: its lines without indentation; empty for an
-    item in flow style."""
+    item in flow style. `comments`: the lines above it."""
 
     flow: str
     block: str = ""
+    comments: tuple[str, ...] = ()
 
 
 class CannotEdit(ConfigError):
@@ -63,11 +64,16 @@ class Text:
             return Piece(self._flow_of(item))
         lines = self.text.splitlines(keepends=True)
         column = item.start_mark.column
+        first = item.start_mark.line
+        above = first
+        while above and lines[above - 1].lstrip().startswith("#"):
+            above -= 1
+        comments = tuple(line.strip() for line in lines[above:first])
         block = "".join(
             line[column:] if not line[:column].strip(" -") else line.lstrip()
             for line in lines[item.start_mark.line : _last_line(item) + 1]
         )
-        return Piece(self._flow_of(item), block if block.endswith("\n") else block + "\n")
+        return Piece(self._flow_of(item), block if block.endswith("\n") else block + "\n", comments)
 
     def _flow_of(self, node: Node) -> str:
         """A node in flow style, scalars as they are written."""
@@ -84,15 +90,18 @@ class Text:
 
     def set(self, key: str, value: Any, of: MappingNode) -> None:
         """Give a key of a mapping a value, in the place of the one it has."""
-        pair = next((pair for pair in of.value if isinstance(pair[0], ScalarNode) and pair[0].value == key), None)
-        if pair is None:
+        found = next((pair for pair in of.value if isinstance(pair[0], ScalarNode) and pair[0].value == key), None)
+        if found is None:
             if of.flow_style:
-                self._splice(of.end_mark.index - 1, f'{", " if of.value else ""}"{key}": {_flow(value)}')
+                pair = f'"{key}": {_flow(value)}' if _is_json(of) else f"{key}: {_plain_flow(value)}"
+                self._splice(of.end_mark.index - 1, (", " if of.value else "") + pair)
             else:
                 self._insert_after(_last_line(of), "", {key: value}, of.start_mark.column)
             return
-        name, old = pair
-        if (isinstance(old, CollectionNode) and not old.flow_style) or old.style in ("|", ">"):
+        name, old = found
+        if (isinstance(old, CollectionNode) and not old.flow_style) or (
+            isinstance(old, ScalarNode) and old.style in ("|", ">")
+        ):
             start, lines = name.end_mark.index, self.text.splitlines(keepends=True)
             end = sum(len(line) for line in lines[: _last_line(old) + 1])
             self._cut(start, end, f": {_flow(value)}\n")
@@ -100,7 +109,7 @@ class Text:
             self._splice(old.start_mark.index, f" {_flow(value)}")
         else:
             quoted = isinstance(old, ScalarNode) and old.style is None and not of.flow_style
-            text = scalar(value) if isinstance(value, str) and quoted else _flow(value)
+            text = _plain_flow(value) if quoted or not _is_json(of) else _flow(value)
             self._cut(old.start_mark.index, old.end_mark.index, text)
 
     def unset(self, key: str, of: MappingNode) -> None:
@@ -128,17 +137,16 @@ class Text:
         found = None if parent is None else _value(parent, key)
         if isinstance(found, SequenceNode) and not found.flow_style and found.value:
             column = found.start_mark.column
-            pad = " " * (column + 2)
             if piece.block:
-                body = "".join(pad + line if line.strip() else line for line in piece.block.splitlines(keepends=True))
-                self._insert_lines(_last_line(found.value[-1]), " " * column + "- " + body[len(pad) :])
+                self._insert_lines(_last_line(found.value[-1]), _indented(piece, column))
             else:
                 self._insert_lines(_last_line(found.value[-1]), f"{' ' * column}- {piece.flow}\n")
         elif isinstance(found, SequenceNode):
             self._splice(found.end_mark.index - 1, ("" if not found.value else ", ") + piece.flow)
         elif isinstance(parent, MappingNode) and found is None and not parent.flow_style:
-            column = parent.start_mark.column
-            self._insert_lines(_last_line(parent), f"{' ' * column}{key}:\n{' ' * column}  - {piece.flow}\n")
+            pad = " " * parent.start_mark.column
+            lines = _indented(piece, len(pad) + 2) if piece.block else f"{pad}  - {piece.flow}\n"
+            self._insert_lines(_last_line(parent), f"{pad}{key}:\n{lines}")
         elif isinstance(parent, MappingNode) and found is None:
             lead = ", " if parent.value else ""
             self._splice(parent.end_mark.index - 1, f'{lead}"{key}": [{piece.flow}]')
@@ -155,7 +163,10 @@ class Text:
             raise CannotEdit("a mapping is expected here")
         elif isinstance(found, SequenceNode) and not found.flow_style and found.value:
             last = found.value[-1]
-            self._insert_after(_last_line(last), "- ", item, found.start_mark.column)
+            if isinstance(last, MappingNode) and last.flow_style and not _is_json(last):
+                self._insert_lines(_last_line(last), f"{' ' * found.start_mark.column}- {_plain_flow(item)}\n")
+            else:
+                self._insert_after(_last_line(last), "- ", item, found.start_mark.column)
         elif isinstance(found, SequenceNode):
             self._splice(found.end_mark.index - 1, ("" if not found.value else ", ") + _flow(item))
         elif found is not None and (not isinstance(found, ScalarNode) or found.value not in ("", "null", "~")):
@@ -168,8 +179,8 @@ class Text:
             line = _last_line(parent)
             self._insert_after(line, "", {key: [item]}, parent.start_mark.column)
 
-    def remove(self, key: str, position: int, of: Node | None = None) -> None:
-        """Take one item out of a list. Comments above it stay."""
+    def remove(self, key: str, position: int, of: Node | None = None, *, comments: int = 0) -> None:
+        """Take one item out of a list. Comments above it stay, but for `comments` lines of them that go along."""
         found = _value(of or self.root, key)
         if not isinstance(found, SequenceNode):
             raise CannotEdit(f"{key} is no list")
@@ -186,6 +197,7 @@ class Text:
         first = item.start_mark.line
         while not lines[first][found.start_mark.column :].startswith("-"):
             first -= 1
+        first -= comments
         if len(found.value) == 1:
             # The list is empty from now on, which must be said: a key with nothing below it says null.
             above = first - 1
@@ -271,6 +283,28 @@ def _flow(value: Any) -> str:
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
     return json.dumps(str(value).replace("$", "$$"), ensure_ascii=False)  # quoted: JSON stays JSON
+
+
+def _plain_flow(value: Any) -> str:
+    """Flow style as people write it: quotes only where they are needed."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{scalar(str(key))}: {_plain_flow(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_plain_flow(each) for each in value) + "]"
+    return _line(value)
+
+
+def _is_json(mapping: MappingNode) -> bool:
+    """Whether the keys of a mapping are written in quotes."""
+    return any(isinstance(key, ScalarNode) and key.style == '"' for key, _ in mapping.value)
+
+
+def _indented(piece: Piece, column: int) -> str:
+    """An item of a block list at this column, its comments above it."""
+    pad = " " * column
+    body = "".join(f"{pad}  {line}" if line.strip() else line for line in piece.block.splitlines(keepends=True))
+    comments = "".join(f"{pad}{comment}\n" for comment in piece.comments)
+    return f"{comments}{pad}- {body[column + 2 :]}"
 
 
 def _line(value: Any) -> str:
