@@ -58,4 +58,4 @@ def guarded(app: FastAPI, context: Context) -> ASGIApp:
             return math.ceil(context.current.config.limits.size * 1.4) + BODY_LIMIT
         return IMPORT_OCTETS if path == "/api/v1/nodes/import" else BODY_LIMIT
 
-    return Guard(app, access=context.access, guesses=context.guesses, hosts=hosts, limit_of=limit_of)
+    return Guard(app, access=context.access, hosts=hosts, limit_of=limit_of)

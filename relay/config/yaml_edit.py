@@ -104,7 +104,7 @@ class Text:
         ):
             start, lines = name.end_mark.index, self.text.splitlines(keepends=True)
             end = sum(len(line) for line in lines[: _last_line(old) + 1])
-            self._cut(start, end, f": {_flow(value)}\n")
+            self._cut(start, end, f": {_plain_flow(value)}\n")
         elif old.start_mark.index == old.end_mark.index:  # nothing stands there
             self._splice(old.start_mark.index, f" {_flow(value)}")
         else:
@@ -149,7 +149,8 @@ class Text:
             self._insert_lines(_last_line(parent), f"{pad}{key}:\n{lines}")
         elif isinstance(parent, MappingNode) and found is None:
             lead = ", " if parent.value else ""
-            self._splice(parent.end_mark.index - 1, f'{lead}"{key}": [{piece.flow}]')
+            name = f'"{key}"' if _is_json(parent) else key
+            self._splice(parent.end_mark.index - 1, f"{lead}{name}: [{piece.flow}]")
         else:
             raise CannotEdit(f"{key} is no list")
 
@@ -168,13 +169,17 @@ class Text:
             else:
                 self._insert_after(_last_line(last), "- ", item, found.start_mark.column)
         elif isinstance(found, SequenceNode):
-            self._splice(found.end_mark.index - 1, ("" if not found.value else ", ") + _flow(item))
+            siblings = found.value or ([parent] if isinstance(parent, MappingNode) else [])
+            as_json = any(isinstance(each, MappingNode) and _is_json(each) for each in siblings)
+            text = _flow(item) if as_json else _plain_flow(item)
+            self._splice(found.end_mark.index - 1, ("" if not found.value else ", ") + text)
         elif found is not None and (not isinstance(found, ScalarNode) or found.value not in ("", "null", "~")):
             raise CannotEdit(f"{key} is no list")
         elif found is not None:
             self._cut(found.start_mark.index, found.end_mark.index, f" [{_flow(item)}]")
         elif parent.flow_style:
-            self._splice(parent.end_mark.index - 1, f'{", " if parent.value else ""}"{key}": [{_flow(item)}]')
+            pair = f'"{key}": [{_flow(item)}]' if _is_json(parent) else f"{key}: [{_plain_flow(item)}]"
+            self._splice(parent.end_mark.index - 1, (", " if parent.value else "") + pair)
         else:
             line = _last_line(parent)
             self._insert_after(line, "", {key: [item]}, parent.start_mark.column)

@@ -20,7 +20,7 @@ from relay.admin.services.sending import Login, Outgoing, check_key
 router = APIRouter(prefix="/api/v1", route_class=StrictRoute)
 
 Filter = Annotated[str, Query(max_length=500)]
-Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
+Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,120}$")]
 
 
 def _chosen(body: shapes.SelectionBody) -> Chosen:

@@ -18,7 +18,8 @@ from relay.admin.api import shapes
 from relay.admin.api.wiring import Admin, Served, Services, StrictRoute, Tagged, Viewer
 from relay.admin.feed import Position, event_row
 from relay.admin.refusals import Refused
-from relay.admin.security.guard import peer_of, unauthorized
+from relay.admin.security.guard import peer_of
+from relay.admin.security.guess import unauthorized
 from relay.admin.services.masking import shown
 from relay.history import Filter
 from relay.history.sqlite import recent

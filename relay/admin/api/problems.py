@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from relay.admin.context import Tell
 from relay.admin.refusals import Refused, faults_of, refusal_of
@@ -77,8 +78,11 @@ def install(app: FastAPI, tell: Tell) -> None:
         assert refused is not None
         return of_refusal(refused)
 
-    async def on_http(_: Request, error: Exception) -> Response:
+    async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code == 405:
+            allowed = _allowed(app, request)
+            return problem(405, f"allowed here: {allowed}", headers={"Allow": allowed})
         return problem(error.status_code, str(error.detail), headers=error.headers)
 
     async def on_invalid(_: Request, error: Exception) -> Response:
@@ -101,6 +105,15 @@ def install(app: FastAPI, tell: Tell) -> None:
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(Exception, on_defect)
+
+
+def _allowed(app: FastAPI, request: Request) -> str:
+    """Every method of a path; the router itself names those of the first route that has it."""
+    methods: set[str] = set()
+    for route in app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    return ", ".join(sorted(methods))
 
 
 def _clean(text: str) -> str:

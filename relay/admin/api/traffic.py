@@ -59,7 +59,15 @@ async def try_out(served: Served, _: Admin, body: JsonObject) -> Any:
 @router.get(
     "/nodes/export",
     tags=["nodes"],
-    responses={200: {"content": {media: {"schema": {"type": "string"}} for media in MEDIA.values()}}},
+    responses={
+        200: {
+            "content": {
+                "application/json": {"schema": {"type": "object", "required": ["nodes"]}},
+                "application/yaml": {"schema": {}},
+                "text/csv": {"schema": {"type": "string"}},
+            }
+        }
+    },
     response_class=Response,
 )
 async def export(served: Served, _: Viewer, format: Format = "json") -> Response:
@@ -105,7 +113,7 @@ async def node(served: Served, _: Viewer, name: str) -> Any:
     return await served.nodes.show(name)
 
 
-@router.put("/nodes/{name}", response_model=shapes.NodeSaved, tags=["nodes"], openapi_extra=body_of("Node"))
+@router.put("/nodes/{name}", response_model=shapes.NodeSaved, tags=["nodes"], openapi_extra=body_of("Members"))
 async def put_node(
     served: Served, caller: Admin, name: str, body: JsonObject, match: IfMatch, test: Test = True, force: Force = False
 ) -> Any:

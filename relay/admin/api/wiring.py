@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 
 from relay.admin.context import Context
 from relay.admin.refusals import Refused
-from relay.admin.security.guard import unauthorized
+from relay.admin.security.guess import unauthorized
 from relay.admin.security.roles import Caller, Role
 from relay.admin.services.bridges import Bridges
 from relay.admin.services.configuration import Configuration

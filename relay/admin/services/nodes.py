@@ -68,7 +68,6 @@ class Nodes:
         current = None
         with contextlib.suppress(Refused):
             _, current = await self._known(str(body.get("name", "")))
-        body = {"name": "untitled", **body}
         return await self._probe(read(NODE, unmasked(body, current)))
 
     async def _probe(self, node: Any) -> Row:
@@ -139,7 +138,7 @@ class Nodes:
             raise Refused(
                 409, "a node keeps its name, which its caps and health are kept under; add another one instead"
             )
-        target = str(body.pop("pool", pool))
+        target = str(body.pop("pool", None) or pool)
         known = {p.name for p in self._context.current.config.pools}
         if target not in known:
             raise Refused(422, f"there is no pool {target[:100]!r}; there are: {', '.join(sorted(known))}")

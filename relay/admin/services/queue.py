@@ -94,7 +94,9 @@ class Queue:
         told = {**{key: value for key, value in chosen.raw().items() if value}, **args, **result}
         if len(chosen.ids) > TOLD:
             told["ids"] = [*chosen.ids[:TOLD], f"and {len(chosen.ids) - TOLD} more"]
-        await self._context.audit.note(caller, f"queue.{operation}", chosen.ids[0] if chosen.ids else "", after=told)
+        if result["changed"]:
+            target = chosen.ids[0] if chosen.ids else ""
+            await self._context.audit.note(caller, f"queue.{operation}", target, after=told)
         if chosen.ids and len(chosen.ids) == 1 and not result["changed"]:
             if result["delivering"]:
                 raise Refused(409, "a node has the message now; try again when it has answered")

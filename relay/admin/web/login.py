@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import html
+from collections.abc import Mapping
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import FormData
 
 from relay.admin.api.wiring import Served, StrictRoute
-from relay.admin.security.guard import COOKIE, CSRF_FIELD, check_csrf, check_origin, peer_of, too_many, unauthorized
+from relay.admin.security.guard import COOKIE, CSRF_FIELD, check_csrf, check_origin, peer_of
+from relay.admin.security.guess import unauthorized
 from relay.admin.security.roles import Caller
 
 router = APIRouter(route_class=StrictRoute, include_in_schema=False)
@@ -30,9 +32,9 @@ _PAGE = """<!doctype html>
 FORM_OCTETS = 4096
 
 
-def _page(said: str = "", status: int = 200) -> HTMLResponse:
+def _page(said: str = "", status: int = 200, headers: Mapping[str, str] | None = None) -> HTMLResponse:
     text = f'<p role="alert">{html.escape(said)}</p>' if said else ""
-    return HTMLResponse(_PAGE.format(said=text), status_code=status)
+    return HTMLResponse(_PAGE.format(said=text), status_code=status, headers=dict(headers or {}))
 
 
 @router.get("/login")
@@ -45,8 +47,6 @@ async def log_in(request: Request, served: Served) -> Response:
     """A session for a token. Each login opens a new one; the cookie is the browser's alone."""
     check_origin(request.headers)
     peer = peer_of(request.scope)
-    if not served.context.guesses.admits(peer):
-        raise too_many()
     fields = await _form(request)
     token = fields.get("token")
     access = served.context.access
@@ -54,8 +54,8 @@ async def log_in(request: Request, served: Served) -> Response:
     if isinstance(token, str):
         caller = await asyncio.to_thread(access.by_token, token.strip(), peer=peer)
     if caller is None:
-        served.context.guesses.failed(peer)
-        return _page("This token is not known, or its time is over.", 401)
+        refused = served.context.guesses.wrong(peer)
+        return _page(f"{refused.detail[0].upper()}{refused.detail[1:]}.", refused.status, refused.headers)
     admin = served.context.current.config.admin
     lasts_s = admin.session if admin is not None else 3600.0
     session = await asyncio.to_thread(access.open_session, caller, lasts_s)
