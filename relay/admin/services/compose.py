@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
-from email.utils import parseaddr
 from typing import Any
 
 from relay.config.models.shapes import RESERVED_HEADERS
@@ -27,6 +26,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\u2028\u2029\ud800-\udfff]")
 _HEADER_NAME = re.compile(r"[!-9;-~]{1,76}")
 _MEDIA_TYPE = re.compile(r"([a-z0-9][a-z0-9!#$&^_.+-]{0,63})/([a-z0-9][a-z0-9!#$&^_.+-]{0,63})")
 _DOT_AT_START = re.compile(rb"(?:^|(?<=[\r\n]))\.")
+_NAMED = re.compile(r"([^<>]*)<([^<>]+)>")
 _UNSAFE_IN_NAME = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|\u202a-\u202e\u2066-\u2069]')
 
 
@@ -191,7 +191,8 @@ def _address(where: str, value: object) -> Address:
         name, given = str(value.get("name") or ""), str(value.get("email") or "")
     elif isinstance(value, str):
         text = _line(where, value).strip()
-        name, given = parseaddr(text) if "<" in text else ("", text)
+        named = _NAMED.fullmatch(text)
+        name, given = (_unquoted(named[1]), named[2]) if named else ("", text)
     else:
         raise Unfit(where, "missing")
     name, given = _line(where, name), _line(where, given).strip()
@@ -204,6 +205,14 @@ def _address(where: str, value: object) -> Address:
         return Address(display_name=name, username=local, domain=domain)
     except Exception as error:  # the library's parser has many ways to say no
         raise Unfit(where, "not an e-mail address") from error
+
+
+def _unquoted(name: str) -> str:
+    """A display name as people read it."""
+    name = name.strip()
+    if len(name) >= 2 and name.startswith('"') and name.endswith('"'):
+        name = re.sub(r"\\(.)", r"\1", name[1:-1])
+    return name
 
 
 def _line(where: str, value: object) -> str:
