@@ -42,6 +42,7 @@ def access_of(config: str) -> Access:
 @click.pass_obj
 def add(config: str, name: str, role: str, duration: str | None, as_json: bool) -> None:
     """Make a token; it is printed once. viewer sees, operator acts on mail and nodes, admin changes everything."""
+    from relay.admin.security.access import NameTaken
     from relay.admin.security.roles import Role
     from relay.units import parse_duration
 
@@ -50,9 +51,10 @@ def add(config: str, name: str, role: str, duration: str | None, as_json: bool) 
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--for") from None
     access = access_of(config)
-    if any(known.name == name for known in access.tokens()):
-        fail(f"a token is called {name!r} already; choose another name, or revoke it first", os.EX_DATAERR)
-    made, secret = access.add(name, Role(role), by=operator_name(), expires=expires)
+    try:
+        made, secret = access.add(name, Role(role), by=operator_name(), expires=expires)
+    except NameTaken as error:
+        fail(str(error), os.EX_DATAERR)
     if as_json:
         print_json({"id": made.id, "name": name, "role": role, "token": secret})
         return

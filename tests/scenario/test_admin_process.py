@@ -10,12 +10,16 @@ import time
 import httpx
 import pytest
 
+from tests.fakes.smtp_server import reply
 from tests.scenario.admin_rig import AdminRig
-from tests.scenario.clients import Ledger, Load
+from tests.scenario.clients import Ledger, Load, submit
 from tests.scenario.conftest import Scene
 from tests.scenario.harness import wait_for
 
 pytestmark = pytest.mark.scenario
+
+
+RECIPIENTS = ("x@example.net", "y@example.net")
 
 
 def names(count: int, prefix: str = "m") -> list[str]:
@@ -40,16 +44,14 @@ def imbalance(books: dict[str, float]) -> float:
 def test_every_scrape_under_load_balances(scene: Scene) -> None:
     """Deliveries, refusals with their reports, several recipients, held and dropped mail, and two crashes."""
     sink, refusing = scene.sink("a"), scene.upstream("b")
-    from tests.fakes.smtp_server import reply  # noqa: PLC0415
-
-    refusing.at("rcpt", reply(b"550 5.1.1 no such user"))
+    refusing.at("rcpt", reply("550 5.1.1 no such user"))
     rig = AdminRig(scene.directory, [sink.node(), refusing.node()], workers=2)
     count = 2000 if os.environ.get("RELAY_LONG_TESTS") else 500
     scrapes = []
     try:
         rig.start()
         admin = rig.client("admin")
-        with Load(rig.relay.port, names(count), ledger=Ledger(), sessions=4, recipients=("x@example.net", "y@example.net")) as load:
+        with Load(rig.relay.port, names(count), ledger=Ledger(), sessions=4, recipients=RECIPIENTS) as load:
             for turn in range(20):
                 scrapes.append(totals(admin.get("/metrics").text))
                 if turn == 5:
@@ -66,16 +68,13 @@ def test_every_scrape_under_load_balances(scene: Scene) -> None:
         assert [imbalance(books) for books in scrapes] == [0.0] * len(scrapes)
         assert max(books["pending"] for books in scrapes) > 0
         # What the queue itself holds, counted one by one, is what the books say.
-        admin.post("/api/v1/nodes/a/pause", json={"reason": "so that the rest stays"})
-        admin.post("/api/v1/nodes/b/pause", json={"reason": "so that the rest stays"})
-        admin.post("/api/v1/queue/retry", json={"standing": "held"})
-
-        def settled() -> bool:
-            rows = rig.relay.entries()
-            return not any(row["state"] == "delivering" for row in rows)
-
-        wait_for(settled, what="attempts to end")
+        for name in ("a", "b"):
+            admin.post(f"/api/v1/nodes/{name}/pause", json={"reason": "so that the rest stays"})
+        submit(rig.relay.port, names(30, "late"), ledger=Ledger(), recipients=RECIPIENTS)
+        admin.post("/api/v1/queue/hold", json={"text": "message late2"})
+        wait_for(lambda: not any(row["state"] == "delivering" for row in rig.relay.entries()), what="attempts to end")
         waiting = sum(r["status"] == "pending" for row in rig.relay.entries() for r in row["recipients"])
+        assert waiting >= 60
         books = totals(admin.get("/metrics").text)
         assert books["pending"] == waiting
         rig.relay.kill()
@@ -83,11 +82,12 @@ def test_every_scrape_under_load_balances(scene: Scene) -> None:
         books = totals(admin.get("/metrics").text)
         assert (books["found"], imbalance(books)) == (waiting, 0)
         for name in ("a", "b"):
-            rig.client("admin").post(f"/api/v1/nodes/{name}/resume")
+            admin.post(f"/api/v1/nodes/{name}/resume")
+        admin.post("/api/v1/queue/retry", json={"standing": "held"})
         rig.relay.wait_empty()
         books = totals(admin.get("/metrics").text)
         assert (books["pending"], imbalance(books)) == (0, 0)
-        assert books["accepted"] >= books["failed"] >= 0
+        assert books["failed"] > 0
         scene.result(scrapes=len(scrapes), waiting=waiting)
     finally:
         rig.close()
@@ -99,7 +99,7 @@ def test_it_is_killed_again_and_again_while_mail_flows(scene: Scene) -> None:
     ledger = Ledger()
     try:
         rig.start()
-        with Load(rig.relay.port, names(300), ledger=ledger, sessions=3) as load:
+        with Load(rig.relay.port, names(150), ledger=ledger, sessions=3) as load:
             for _ in range(2):
                 pid = rig.admin_pid()
                 os.kill(pid, signal.SIGKILL)
@@ -107,7 +107,7 @@ def test_it_is_killed_again_and_again_while_mail_flows(scene: Scene) -> None:
             load.wait()
         rig.relay.wait_empty()
         assert not ledger.unclear
-        assert len(ledger.promised) == 300
+        assert len(ledger.promised) == 150
         assert sorted(sink.names()) == sorted(ledger.promised)
         assert not rig.relay.events("relay.fault")
         started = [e for e in rig.relay.events("supervisor.worker_started") if "worker" in e]
@@ -123,19 +123,20 @@ def test_it_is_killed_again_and_again_while_mail_flows(scene: Scene) -> None:
 
 def test_a_port_that_is_taken_is_no_reason_not_to_take_mail(scene: Scene) -> None:
     sink = scene.sink("a")
-    first = AdminRig(scene.directory / "1", [sink.node()]) if (scene.directory / "1").mkdir() is None else None
-    assert first is not None
-    (scene.directory / "2").mkdir()
+    for name in ("1", "2"):
+        (scene.directory / name).mkdir()
+    first = AdminRig(scene.directory / "1", [sink.node()])
     second = AdminRig(scene.directory / "2", [sink.node()], admin={"bind": f"127.0.0.1:{first.port}"})
     try:
         first.start()
         second.relay.start()
         wait_for(lambda: second.relay.events("admin.unavailable"), what="word of the port")
         assert "another process listens there" in second.relay.events("admin.unavailable")[0]["error"]
-        with Load(second.relay.port, names(3), ledger=Ledger()) as load:
+        with Load(second.relay.port, names(3), ledger=Ledger(), sessions=1) as load:
             load.wait()
         second.relay.wait_empty()
         first.relay.stop()
+        second.url = first.url
         wait_for(second.is_up, seconds=40, what="the second one's turn")
     finally:
         first.close()
@@ -175,5 +176,3 @@ def test_readiness_follows_the_workers(scene: Scene) -> None:
         assert httpx.get(f"{rig.url}/livez").status_code == 200
     finally:
         rig.close()
-
-

@@ -83,7 +83,11 @@ def test_json_becomes_the_message_it_describes(api: Sending) -> None:
             "html": "<p>Hallo</p>",
             "headers": {"X-Order": "42", "In-Reply-To": "<x@y.example>"},
             "attachments": [
-                {"filename": "../../etc/pass\u202ewd.txt", "type": "text/plain", "content": base64.b64encode(b"a").decode()}
+                {
+                    "filename": "../../etc/pass\u202ewd.txt",
+                    "type": "text/plain",
+                    "content": base64.b64encode(b"a").decode(),
+                }
             ],
             "campaign": "spring",
         },
@@ -263,7 +267,10 @@ def test_the_rules_of_the_bridge_hold(api: Sending) -> None:
 )
 def test_logins_that_are_none(api: Sending, headers: dict[str, str]) -> None:
     answer = httpx.post(
-        f"{api.rig.url}/api/v1/messages", json={"from": "a@b.example", "to": "x@example.net"}, headers=headers, timeout=30
+        f"{api.rig.url}/api/v1/messages",
+        json={"from": "a@b.example", "to": "x@example.net"},
+        headers=headers,
+        timeout=30,
     )
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Basic")

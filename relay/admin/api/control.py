@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query
 from relay.admin.api import shapes
 from relay.admin.api.wiring import Admin, Operator, Served, Services, StrictRoute, Viewer
 from relay.admin.refusals import Refused, not_found
+from relay.admin.security.access import NameTaken
 from relay.admin.security.roles import Role
 from relay.admin.webhooks.store import State
 
@@ -34,9 +35,12 @@ async def tokens(served: Served, _: Admin) -> Any:
 async def add_token(served: Served, caller: Admin, body: shapes.TokenBody) -> Any:
     """Make a token; its secret is told only now."""
     expires = time.time() + body.days * 86400 if body.days else 0.0
-    token, secret = await asyncio.to_thread(
-        served.context.access.add, body.name, body.role, by=caller.name, expires=expires
-    )
+    try:
+        token, secret = await asyncio.to_thread(
+            served.context.access.add, body.name, body.role, by=caller.name, expires=expires
+        )
+    except NameTaken as error:
+        raise Refused(409, str(error)) from None
     await served.context.audit.note(caller, "token.add", token.id, after={"name": token.name, "role": token.role})
     return {"token": asdict(token), "secret": secret}
 

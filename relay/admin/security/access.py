@@ -18,6 +18,7 @@ from pathlib import Path
 
 from relay.admin.database import Database
 from relay.admin.security.roles import Caller, Role
+from relay.errors import RelayError
 
 PREFIX = "rly_"
 _TOKEN = re.compile(r"rly_[A-Za-z0-9_-]{43}")
@@ -46,6 +47,10 @@ SCHEMA = (
 )
 
 
+class NameTaken(RelayError):
+    """A token of this name exists."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
     """A token without its secret."""
@@ -72,13 +77,23 @@ class Access:
         )
 
     def add(self, name: str, role: Role, *, by: str, expires: float = 0.0) -> tuple[Token, str]:
-        """A new token and its secret, which is known only now."""
+        """A new token and its secret, which is known only now.
+
+        Raises:
+            NameTaken: another token has the name.
+        """
         secret = PREFIX + secrets.token_urlsafe(32)
         made = Token(
             id=secrets.token_hex(4), name=name, role=role, made=self._clock(), made_by=by, expires=expires, used=0.0
         )
         values = (made.id, name, role.value, _digest(secret), made.made, by, expires, 0.0)
-        self.database.do(lambda c: c.execute("INSERT INTO token VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values))
+
+        def work(connection: sqlite3.Connection) -> None:
+            if connection.execute("SELECT 1 FROM token WHERE name = ?", (name,)).fetchone():
+                raise NameTaken(f"a token is called {name!r} already; choose another name, or revoke it first")
+            connection.execute("INSERT INTO token VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+        self.database.do(work)
         return made, secret
 
     def first(self) -> tuple[Token, str] | None:
