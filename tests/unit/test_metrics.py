@@ -26,8 +26,8 @@ WORKER = {
          "oldest": 5.0, "next_due": None},
     ],
     "series": [
-        {"event": "attempt.delivered", "bridge": "app", "pool": "main", "node": 'a"\\b', "status": status, "count": count}
-        for status, count in (("delivered", 4), ("other", 1))
+        {"event": "attempt.delivered", "bridge": "app", "pool": "main", "node": 'a"\\b', "status": what, "count": n}
+        for what, n in (("delivered", 4), ("other", 1))
     ],
 }  # fmt: skip
 NODE = {
