@@ -12,9 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from relay.values import thawed
+
 INFO, WARNING, ERROR = "info", "warning", "error"
 
 
+@thawed
 @dataclass(frozen=True, slots=True)
 class Event:
     """`at`: epoch seconds. `message_id`: spool id, or empty when the event is not about one message."""
@@ -142,6 +145,10 @@ class Events:
     def reload_failed(self, *, error: str) -> None:
         """The running configuration goes on."""
         self._tell("relay.reload_failed", ERROR, error=error)
+
+    def reload_returned(self, *, why: str) -> None:
+        """Delivery broke after a reload; the configuration before it is back. The files still hold the other one."""
+        self._tell("relay.reload_returned", ERROR, why=why)
 
     def fault(self, *, where: str, error: str) -> None:
         """Something failed that is ours to fix; the mail flow goes on."""

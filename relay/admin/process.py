@@ -61,15 +61,12 @@ async def _serve(
 ) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    hangup = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, hangup.set)
     loop.add_reader(process.parent_fd, stop.set)
     context = make_context(settings, log.tell)
     async with asyncio.TaskGroup() as tasks:
         background = [
             tasks.create_task(context.webhooks.run(), name="webhooks"),
-            tasks.create_task(_keep_up(context, hangup), name="configuration"),
         ]
         if sock is not None and admin is not None:
             await asyncio.to_thread(_first_token, context.access, settings.directory, log.tell)
@@ -96,6 +93,12 @@ def make_context(settings: Settings, tell: Tell) -> Context:
     current = Current(settings.path, settings.loaded)
     access = Access(directory)
     feed = Feed(directory)
+    webhooks = Webhooks(Store(directory), feed, settings.config, tell=tell)
+
+    async def take_over() -> None:
+        await webhooks.take_over((await current.look()).config)
+
+    webhooks.on_reload = take_over
     return Context(
         current=current,
         site=settings.site,
@@ -104,18 +107,9 @@ def make_context(settings: Settings, tell: Tell) -> Context:
         audit=Audit(access.database),
         guesses=Guesses(),
         feed=feed,
-        webhooks=Webhooks(Store(directory), feed, settings.config, tell=tell),
+        webhooks=webhooks,
         tell=tell,
     )
-
-
-async def _keep_up(context: Context, hangup: asyncio.Event) -> None:
-    """Follow the configuration files, as the workers do when they are told to."""
-    while True:
-        await hangup.wait()
-        hangup.clear()
-        await context.current.look()
-        await context.webhooks.take_over(context.current.config)
 
 
 class _Server(uvicorn.Server):

@@ -53,7 +53,11 @@ class IntakeLimits:
 
 
 class Intake:
-    def __init__(self, acceptor: Takes, gate: Callable[[], BridgeGate], events: Events, limits: IntakeLimits) -> None:
+    """`gate`, `limits`: of the configuration that runs, asked anew each time."""
+
+    def __init__(
+        self, acceptor: Takes, gate: Callable[[], BridgeGate], events: Events, limits: Callable[[], IntakeLimits]
+    ) -> None:
         self._acceptor = acceptor
         self._gate = gate
         self._events = events
@@ -118,7 +122,7 @@ class Intake:
             return TROUBLE
 
     async def _one(self, bridge: Bridge, info: SessionInfo, message: Mapping[str, Any]) -> Reply:
-        limits = self._limits
+        limits = self._limits()
         content = self._content(message)
         largest = min([size for size in (limits.max_size, bridge.limits.size) if size], default=0)
         if largest and content.size > largest:
@@ -157,7 +161,9 @@ class Intake:
     def _recipients(self, given: Sequence[str]) -> tuple[Recipient, ...]:
         found: dict[str, Recipient] = {}
         for address in given:
-            recipient = parse_rcpt(b"TO:" + _path(address), esmtp=True, smtputf8=True, own_domain=self._limits.hostname)
+            recipient = parse_rcpt(
+                b"TO:" + _path(address), esmtp=True, smtputf8=True, own_domain=self._limits().hostname
+            )
             if address.lower() != "postmaster":
                 _same(address, recipient.address, "5.1.3")
             found.setdefault(recipient_key(recipient.address), recipient)
@@ -170,7 +176,7 @@ class Intake:
             return Content(head, base64.b64decode(message["body"]))
         if Path(name).name != name:
             raise SpoolError(f"{name!r} is not the name of a body file")
-        return Content(head, BodyFile(self._limits.body_dir / name, int(message["size"])))
+        return Content(head, BodyFile(self._limits().body_dir / name, int(message["size"])))
 
 
 def _path(address: str) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 from relay.delivery.fleet import Fleet
 from relay.errors import StateUnavailable
@@ -69,10 +69,16 @@ class HealthKeeper:
         self._checks: dict[str, asyncio.Task[None]] = {}
         self._is_away = False
         self._unanswered: dict[str, int] = {}
+        self._changed_at: dict[str, float] = {}
 
     async def fault(self, node: str, error: str, *, began_at: float) -> None:
-        """A node or account fault: out of the rotation at once (unless the policy only records it)."""
+        """A node or account fault: out of the rotation at once (unless the policy only records it).
+
+        One of an attempt that began before the node was reconfigured says nothing about it as it is.
+        """
         now = self._clock()
+        if began_at < self._changed_at.get(node, 0.0) <= now:
+            return
         before, after = await self._change(
             node, lambda h: machine.fault(h, now, error, self._policy, began_at=began_at)
         )
@@ -107,6 +113,23 @@ class HealthKeeper:
             await self.fault(
                 node, f"{UNANSWERED} answers in a row were lost, the last one at {error}", began_at=began_at
             )
+
+    def replaced(self, policy: HealthPolicy, changed: Collection[str]) -> None:
+        """Nodes or rules are others now. Re-checks of nodes that changed or are gone are broken off: what they would
+        find says nothing about the nodes as they are."""
+        self._policy = policy
+        for node in changed:
+            self._unanswered.pop(node, None)
+            self._changed_at[node] = self._clock()
+            if (check := self._checks.get(node)) is not None:
+                check.cancel()
+
+    async def look_anew(self, nodes: Iterable[str]) -> None:
+        """Test these nodes soon if they are out: what kept them out may just have been put right."""
+        now = self._clock()
+        for node in nodes:
+            if machine.changed(known := self._router.health_of(node), now, self._policy) is not known:
+                await self._change(node, lambda h: machine.changed(h, now, self._policy))
 
     async def test(self, node: str) -> Probe:
         """Test a node now and act on the result like a re-check."""
@@ -188,8 +211,9 @@ class HealthKeeper:
 
     async def _probe(self, node: str) -> Probe:
         try:
-            async with asyncio.timeout(CHECK_TTL_S / 2):
-                return await self._fleet.upstream(node).probe()
+            with self._fleet.testing(node) as upstream:
+                async with asyncio.timeout(CHECK_TTL_S / 2):
+                    return await upstream.probe()
         except TimeoutError:
             return Probe(outcome=_probe_failed(f"the test did not end within {CHECK_TTL_S / 2:.0f} s"))
         except Exception as error:  # a bug of the driver: the node is no better for it, and the others are no worse
@@ -203,6 +227,8 @@ class HealthKeeper:
             self._events.fault(where="state", error=str(error))
 
     async def _judge(self, node: str, probe: Probe) -> None:
+        if node not in self._fleet:
+            return  # went out of the configuration meanwhile
         now = self._clock()
         pool = self._fleet.pool_of(node).name
         if probe.outcome.status is Status.DELIVERED:

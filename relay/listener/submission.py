@@ -10,8 +10,10 @@ from typing import Protocol
 
 from relay.bridges.bridge import Bridge
 from relay.envelope import Content, Recipient, Reply
+from relay.values import thawed
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionInfo:
     """Who is at the other end.
@@ -34,6 +36,7 @@ class SessionInfo:
     username: str = ""
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
     """One finished transaction, content complete and canonical (every line ends CRLF, dots unstuffed, no NUL).
@@ -79,7 +82,11 @@ class Acceptor(Protocol):
         ...
 
     def admits(self, bridge: Bridge) -> bool:
-        """False when the bridge was revoked or replaced since the session logged in."""
+        """False when the bridge was revoked or changed since the session logged in."""
+        ...
+
+    def renewed(self, bridge: Bridge, username: str) -> Bridge | None:
+        """What an admitted bridge that changed has become for a session that logged in to it; None ends the session."""
         ...
 
     def check_open(self, size: int) -> Reply | None:

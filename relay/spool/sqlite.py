@@ -39,6 +39,7 @@ from relay.spool.sqlite_rows import (
     read_row,
     refuse_newer,
 )
+from relay.spool.sqlite_writes import equip
 
 
 class SqliteSpool:
@@ -85,7 +86,7 @@ class SqliteSpool:
             max_bytes=max_bytes,
         )
         self._core = Core(
-            GroupCommit(self._path, migrate=migrate, committer=committer),
+            GroupCommit(self._path, migrate=migrate, equip=equip, committer=committer),
             Bodies(directory / f"bodies-{shard}", self._disk),
             room,
             on_quarantine,
@@ -129,6 +130,10 @@ class SqliteSpool:
         except OSError as error:
             raise SpoolError(f"{self._directory}: no folder for bodies: {error.strerror or error}") from error
         self._core.room.reserve()
+
+    def set_bounds(self, *, min_free: int, max_messages: int, max_bytes: int) -> None:
+        """Bounds of what may wait, from now on."""
+        self._core.room.set_bounds(min_free=min_free, max_messages=max_messages, max_bytes=max_bytes)
 
     async def close(self) -> None:
         """Finish what was asked for, then close files and give the shard up. Safe to call twice."""

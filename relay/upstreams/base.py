@@ -14,6 +14,8 @@ from typing import Protocol
 
 from relay.envelope import Content
 from relay.outcome import Outcome, RecipientOutcome
+from relay.tap import SILENT, Tap
+from relay.values import thawed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,7 @@ class Capabilities:
     max_size: int = 0
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundRecipient:
     address: str
@@ -40,6 +43,7 @@ class OutboundRecipient:
     orcpt: str = ""
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outbound:
     """One message for one node, for the recipients that are still pending.
@@ -82,11 +86,13 @@ class Setting:
         ehlo: the relay's host name, said to SMTP servers.
         clock: epoch seconds, for what is written down; timeouts run on the loop's own clock.
         random: for draws; seeded in tests.
+        tap: where dialogue is listened to.
     """
 
     ehlo: str
     clock: Callable[[], float] = time.time
     random: Random = field(default_factory=Random)
+    tap: Tap = SILENT
 
 
 class Upstream(Protocol):

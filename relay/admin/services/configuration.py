@@ -71,20 +71,11 @@ class Configuration:
         return {"etag": etag, "reload": await self.reload()}
 
     async def reload(self) -> dict[str, Any]:
-        """Tell all workers. `workers`: how many took the files over; `needs_restart`: keys that only a restart takes
-        over; `problem`: why a worker did not."""
-        taken, problems, restart = 0, dict[str, None](), dict[str, None]()
-        more: dict[str, Any] = {}
+        """Have the relay take its files over, in all workers or in none. `workers`: how many did; `needs_restart`:
+        keys that only a restart takes over; `problem`: why it did not."""
         try:
-            answers = await self._context.workers.each("reload")
+            answer = await self._context.workers.any("reload")
         except ControlError as error:
             return {"workers": 0, "needs_restart": [], "problem": str(error)}
-        for answer in answers:
-            if answer.error:
-                problems[answer.error] = None
-                continue
-            taken += 1
-            restart.update(dict.fromkeys(answer.value.get("needs_restart", ())))
-            more.update(answer.value)
         await self._context.webhooks.take_over(self._context.current.config)
-        return {**more, "workers": taken, "needs_restart": list(restart), "problem": "; ".join(problems)}
+        return {**answer, "problem": ""}

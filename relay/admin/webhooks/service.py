@@ -15,7 +15,7 @@ import re
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -44,6 +44,8 @@ BACK_OFF_S = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 3 * 3600.0, 6 * 3600.0)
 """Waits after the first, second, … failure; the last one repeats: within three days that is some twenty tries."""
 
 GONE = 410
+
+RELOADED = "relay.reloaded"
 
 Tell = Callable[[str, str, Mapping[str, Any]], None]
 
@@ -109,6 +111,8 @@ class Webhooks:
         self._tasks: dict[str, tuple[Hook, asyncio.Task[None]]] = {}
         self._results: Counter[str] = Counter()
         self._changed = asyncio.Event()
+        self.on_reload: Callable[[], Awaitable[None]] | None = None
+        """Called when the relay has taken over its files, by whoever's order; before later events are read."""
 
     # Seeing and doing
 
@@ -207,6 +211,8 @@ class Webhooks:
                     position = await asyncio.to_thread(self._feed.end)
                     await asyncio.to_thread(self._store.enter, (), position, self._clock())
                 told, after, missed = await asyncio.to_thread(self._feed.read, position)
+                if self.on_reload is not None and any(each.event.name == RELOADED for each in told):
+                    await self.on_reload()
                 if told or after != position:
                     entering = [event for each in told if (event := self._entering(each)) is not None]
                     lost = await asyncio.to_thread(self._store.enter, entering, after, self._clock())
