@@ -161,6 +161,7 @@ class Plant:
             events=events,
             policy=settings.acceptance,
             clock=clock,
+            keys=stores.keys,
         )
         self._connections = shared.connections.worker(index)
         self._doors = {parts.bind: Door(self._listener(parts), sock) for parts, sock in doors}

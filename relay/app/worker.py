@@ -10,6 +10,7 @@ import random
 import signal
 import socket
 import time
+from dataclasses import asdict
 from typing import Any
 
 from relay.acceptance import Acceptance
@@ -21,6 +22,7 @@ from relay.app.settings import Settings
 from relay.app.shared import Shared
 from relay.app.store_set import open_stores
 from relay.bridges.registry import BridgeGate
+from relay.control.intake import Intake, IntakeLimits
 from relay.control.operator import Operator
 from relay.control.protocol import ControlError, socket_path
 from relay.control.server import ControlServer
@@ -177,6 +179,8 @@ class Worker:
             counters=lambda: self.stores.counts.snapshot()["events"],
             reloader=self.reloader,
             tap=self._tap,
+            figures=self._figures,
+            intake=Intake(plant.acceptance, lambda: plant.gate, self.events, self._intake_limits),
             policy=parts.settings.retry,
             attempts=plant.fleet.running,
             busy=plant.fleet.full,
@@ -228,7 +232,28 @@ class Worker:
             The suspects, to be tried alone.
         """
         left_open = await self.spool.recover(time.time())
-        return await self._sift(left_open + await self._adopt())
+        suspects = await self._sift(left_open + await self._adopt())
+        # The first worker also looks after the keys of workers that there are no more: it has their mail.
+        others = {shard for shard in self._settings.shards if shard != self._shard}
+        await self.stores.keys.resolve(self._holds, except_of=others)
+        return suspects
+
+    async def _holds(self, message_id: str) -> bool:
+        return await self.spool.find(message_id) is not None
+
+    def _figures(self) -> dict[str, Any]:
+        """Counts for a scrape; nothing may be awaited between them."""
+        return {"ledger": asdict(self.spool.ledger), **self.stores.counts.snapshot()}
+
+    def _intake_limits(self) -> IntakeLimits:
+        settings = self.plant.parts.settings
+        return IntakeLimits(
+            hostname=settings.hostname,
+            max_size=settings.config.limits.size,
+            max_recipients=settings.config.limits.recipients,
+            accept_deadline=settings.config.accept_deadline,
+            body_dir=settings.directory / "incoming",
+        )
 
     async def _sift(self, left_open: list[Message]) -> list[str]:
         suspects = []

@@ -34,6 +34,8 @@ _COMMANDS = {
     "node": ("relay.cli.node", "node", "List, test, pause, drain and resume nodes."),
     "pool": ("relay.cli.pool", "pool", "List pools and campaigns."),
     "bridge": ("relay.cli.bridge", "bridge", "List, add and revoke bridges."),
+    "token": ("relay.cli.token", "token", "Make, list and revoke tokens of the admin server."),
+    "webhook": ("relay.cli.webhook", "webhook", "List and replay webhook calls."),
     "dkim": ("relay.cli.dkim", "dkim", "Make DKIM keys and check their DNS records."),
     "healthcheck": ("relay.cli.status", "healthcheck", "Exit 0 when the relay is up and can accept mail."),
 }

@@ -105,6 +105,7 @@ def init(
         raise click.UsageError("no answer: say --type sandbox, or --type smtp --host … --tls … --username …") from None
     mode = "none" if not cert else "implicit" if bind.endswith(":465") else "starttls"
     token = _write(path, node, bridge=bridge, bind=bind, mode=mode, cert=cert, key=key)
+    admin = _first_admin_token(path)
 
     me = _command()
     config = shlex.quote(str(path))
@@ -115,9 +116,29 @@ def init(
         say("  export SMARTHOST_PASSWORD=…")
     say("Start the relay here, because its files go to var/ below this folder:")
     say(f"  {me} -c {config} run")
+    if admin:
+        say("Its admin server answers at http://127.0.0.1:8025/ to this token, shown only now:")
+        say(f"  {admin}")
     say("In another terminal, in this folder, send a message and see where it went:")
     say(f"  {me} -c {config} send you@example.com --user {shlex.quote(bridge)} --password {token}")
     say(f"  {me} -c {config} status")
+
+
+def _first_admin_token(path: Path) -> str:
+    """A token for who sets the relay up; empty when its folder has some, or cannot be made now (then the relay makes
+    one at its first start)."""
+    import contextlib
+    import sqlite3
+
+    from relay.admin.security.access import Access
+    from relay.app.site import site_of
+    from relay.config.load import load
+
+    with contextlib.suppress(OSError, sqlite3.Error):
+        config = load(path, environment={"SMARTHOST_PASSWORD": "unset", **os.environ}).config
+        made = Access(site_of(config).directory).first()
+        return made[1] if made else ""
+    return ""
 
 
 def _smtp(host: str | None, port: int | None, tls: str | None, username: str | None) -> str:
@@ -126,7 +147,7 @@ def _smtp(host: str | None, port: int | None, tls: str | None, username: str | N
     port = port or click.prompt("Port", type=click.IntRange(1, 65535), default=_PORTS[tls])
     if username is None:
         username = click.prompt("Username (empty for none)", default="", show_default=False)
-    from relay.cli.yaml_edit import scalar
+    from relay.config.yaml_edit import scalar
 
     node = _SMTP.format(host=scalar(host), port=port, tls=tls)
     return node + (_LOGIN.format(username=scalar(username)) if username else "")
@@ -137,9 +158,9 @@ def _write(path: Path, node: str, *, bridge: str, bind: str, mode: str, cert: st
     import socket
 
     from relay.bridges.credentials import generate_token
-    from relay.cli.yaml_edit import scalar
     from relay.config.load import load
     from relay.config.schema import config_schema
+    from relay.config.yaml_edit import scalar
     from relay.errors import ConfigError
 
     token, stored = generate_token()

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from relay.config.models import Config
+from relay.config.models.shapes import Address
 from relay.config.models.traffic import NODE_CLASSES, NodeModel
 from relay.units import parse_duration, parse_size
 from relay.upstreams.api_options import ApiOptions, ShownOptions
@@ -98,6 +99,19 @@ _SAMPLES: dict[str, Any] = {
     ],
     "dkim": [{"domain": "acme.example", "selector": "s1", "key_file": "conf/dkim/acme.pem"}],
     "dsn": {"from": "mailer-daemon@acme.example", "pool": "acme-transactional"},
+    "admin": {
+        "hosts": "[relay.acme.example]",
+        "cert": "conf/tls/cert.pem",
+        "key": "conf/tls/key.pem",
+        "proxies": "[192.0.2.10/32]",
+    },
+    "webhooks": [
+        {
+            "name": "crm",
+            "url": "https://hooks.acme.example/relay",
+            "secret": '"${RELAY_WEBHOOK_SECRET:-whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3}"',
+        }
+    ],
     "bridges": [
         {
             "name": "shop-web",
@@ -183,8 +197,8 @@ _SHOWN = {
     "hour",
     "day",
 }
-_COMMENTED = {"include", "dkim", "fail"}
-"""Keys whose sample needs files that are not there, or makes mail fail."""
+_COMMENTED = {"include", "dkim", "fail", "webhooks"}
+"""Keys whose sample needs files that are not there, makes mail fail, or calls somebody."""
 
 
 def reference_yaml() -> str:
@@ -304,6 +318,8 @@ def _text(value: Any, field: FieldInfo) -> str:
         return str(value).lower()
     if isinstance(value, enum.Enum):
         return str(value.value)
+    if isinstance(value, Address):
+        return f'"{value}"'
     if isinstance(value, (tuple, list)):
         return f"[{', '.join(_text(item, field) for item in value)}]"
     if isinstance(value, dict):
