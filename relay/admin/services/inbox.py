@@ -92,9 +92,7 @@ class Inbox:
 
 
 def _fits(caught: Caught, text: str) -> bool:
-    return not text or any(
-        text in each.lower() for each in (caught.view.subject, caught.sender, *caught.recipients)
-    )
+    return not text or any(text in each.lower() for each in (caught.view.subject, caught.sender, *caught.recipients))
 
 
 def _listed(folders: Mapping[str, Path | None]) -> list[Caught]:

@@ -62,9 +62,7 @@ class Rates:
         found = {slot(bucket.at): bucket.counts for bucket in self._buckets}
         steps = range(first, slot(now))
         factor = 60.0 / EVERY_S
-        lines = {
-            name: [round(factor * found.get(step, {}).get(name, 0), 2) for step in steps] for name in SERIES
-        }
+        lines = {name: [round(factor * found.get(step, {}).get(name, 0), 2) for step in steps] for name in SERIES}
         return {"at": [step * EVERY_S for step in steps], **lines}
 
     def lately(self, now: float, *, seconds: float = 60.0) -> dict[str, float]:

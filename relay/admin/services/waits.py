@@ -42,9 +42,7 @@ def standing(workers: Sequence[Mapping[str, Any]]) -> Standing:
             count, until = found.get(key, (0, None))
             times = [time for time in (until, row["until"]) if time is not None]
             found[key] = count + row["messages"], min(times, default=None)
-    waits = [
-        Wait(messages=count, pool=pool, until=until, why=why) for (pool, why), (count, until) in found.items()
-    ]
+    waits = [Wait(messages=count, pool=pool, until=until, why=why) for (pool, why), (count, until) in found.items()]
     waits.sort(key=lambda wait: -wait.messages)
     queued = sum(row["queued"] for row in queues)
     return Standing(

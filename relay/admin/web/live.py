@@ -13,8 +13,8 @@ import orjson
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from relay.admin.api.observe import STREAMS
 from relay.admin.api.wiring import Served, Viewer
+from relay.admin.feed import STREAMS
 from relay.admin.refusals import Refused
 from relay.admin.web.forms import PageRoute
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
@@ -51,14 +51,12 @@ async def queue(
 
 
 @router.post("/queue/{what}")
-async def act(
-    served: Served, caller: Operator, what: Literal["retry", "hold", "drop"], form: Form
-) -> Response:
+async def act(served: Served, caller: Operator, what: Literal["retry", "hold", "drop"], form: Form) -> Response:
     """On the messages that are ticked, or on all that fit the filter."""
     ids = tuple(str(each).strip().upper() for each in form.getlist("id") if isinstance(each, str))
     back = {key: text_of(form, key, 500) for key in ("pool", "bridge", "standing", "text")}
     if text_of(form, "scope") == "all":
-        chosen = Chosen(**back)
+        chosen = Chosen(pool=back["pool"], bridge=back["bridge"], standing=back["standing"], text=back["text"])
     elif ids:
         chosen = Chosen(ids=ids)
     else:
@@ -87,7 +85,7 @@ async def story(request: Request, served: Served, _: Viewer, message_id: str) ->
             head = str((await served.queue.show(told["id"]))["head"])
         except Refused:  # it has just left
             head = ""
-    first = next((event for event in told["story"] if event["event"] == "message.accepted"), {})
+    first: dict[str, Any] = next((event for event in told["story"] if event["event"] == "message.accepted"), {})
     return page(
         request, "message.html", id=told["id"], entry=told["now"], steps=steps(told["story"]),
         ended=ended(told["story"]), first=first, head=head,

@@ -12,12 +12,12 @@ from fastapi.responses import Response
 from relay.admin.api.wiring import Admin, Operator, Served, Services, Viewer
 from relay.admin.refusals import Refused, not_found, refusal_of
 from relay.admin.services.nodes import TYPES
+from relay.admin.services.recent import recent_events
 from relay.admin.web.forms import Form, PageRoute, text_of
 from relay.admin.web.node_view import node_view
 from relay.admin.web.option_form import Field, filled, mapping_of, node_fields
 from relay.admin.web.render import fragment, go, page
 from relay.history import Filter
-from relay.admin.services.recent import recent_events
 from relay.units import parse_duration
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)

@@ -265,7 +265,7 @@ def _kind(shape: Mapping[str, Any]) -> Kind:
 def _label(key: str) -> str:
     head, _, rest = key.partition(".")
     if head == "caps":
-        return f"Recipients a {rest}"
+        return f"Recipients {'an' if rest == 'hour' else 'a'} {rest}"
     word = _LABELS.get(rest or head) or (rest or head).replace("_", " ").capitalize()
     return f"{head.capitalize()}: {word.lower()}" if rest else word
 

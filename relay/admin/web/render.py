@@ -78,9 +78,7 @@ def go(path: str, said: str = "", *, fault: bool = False) -> RedirectResponse:
     return answer
 
 
-def _answer(
-    request: Request, template: str, block: str, status: int, values: Mapping[str, Any]
-) -> HTMLResponse:
+def _answer(request: Request, template: str, block: str, status: int, values: Mapping[str, Any]) -> HTMLResponse:
     caller: Caller | None = request.scope.get("state", {}).get("caller")
     found = environment().get_template(template)
     said = unquote(request.cookies.get(FLASH, ""))

@@ -95,13 +95,14 @@ _TITLES = {
 
 _SAID = frozenset(
     {"event", "at", "level", "route", "answer", "took_ms", "node", "why", "until", "recipients", "id", "session"}
+    | {"attempted"}
 )
 
 
 def _step(event: Mapping[str, Any]) -> Step:
     name, at = str(event["event"]), float(event["at"])
     facts = tuple(
-        (key.replace("_", " "), _plain(key, value))
+        (key.removesuffix("_s").replace("_", " "), _plain(key, value))
         for key, value in event.items()
         if key not in _SAID and value not in ("", None, [], 0, False)
     )
@@ -118,9 +119,11 @@ def _step(event: Mapping[str, Any]) -> Step:
         )
     if name in _ATTEMPTS:
         tone, title = _ATTEMPTS[name]
+        offered = "" if event.get("attempted", True) else "; nothing was offered to it"
         return Step(
             **shared, tone=tone, title=title.format(node=event.get("node", "?")), node=str(event.get("node", "")),
-            answer=str(event.get("answer", "")), took_ms=event.get("took_ms"), detail=f"for {recipients}",
+            answer=str(event.get("answer", "")), took_ms=event.get("took_ms"),
+            detail=f"for {recipients}{offered}",
         )  # fmt: skip
     if name == "route.held":
         until = event.get("until")
