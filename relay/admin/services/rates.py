@@ -21,6 +21,9 @@ from relay.history.sqlite import open_readable
 
 EVERY_S = 10.0
 KEEP_S = 3600.0
+LEAST_S = 600.0
+"""The chart of a relay that has just begun shows so much."""
+
 SEEDED_EVENTS = 50_000
 """Newest events of a shard that are read at the start; some 50 ms of work."""
 
@@ -57,9 +60,10 @@ class Rates:
             await self._look(time.time())
 
     def chart(self, now: float) -> dict[str, list[float]]:
-        """Messages a minute. `at`: begin of each step in epoch seconds, without gaps; the other lists fit it."""
-        first = slot(now - KEEP_S)
+        """Messages a minute. `at`: begin of each step in epoch seconds, without gaps; the other lists fit it. It
+        begins where anything is known, an hour ago at the earliest."""
         found = {slot(bucket.at): bucket.counts for bucket in self._buckets}
+        first = max(slot(now - KEEP_S), min([slot(now - LEAST_S), *found]))
         steps = range(first, slot(now))
         factor = 60.0 / EVERY_S
         lines = {name: [round(factor * found.get(step, {}).get(name, 0), 2) for step in steps] for name in SERIES}
