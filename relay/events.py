@@ -139,6 +139,13 @@ class Events:
         """The running configuration goes on."""
         self._tell("relay.reload_failed", ERROR, error=error)
 
+    def store_changed(self, why: str) -> None:
+        """A shared store went away, or is back when `why` is empty."""
+        if why:
+            self._tell("store.away", ERROR, error=why)
+        else:
+            self._tell("store.back")
+
     def fault(self, *, where: str, error: str) -> None:
         """Something failed that is ours to fix; the mail flow goes on."""
         self._tell("relay.fault", ERROR, where=where, error=error)

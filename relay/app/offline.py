@@ -131,19 +131,20 @@ class _Stopped:
 
         from relay.app.drivers import make_drivers
         from relay.app.settings import Settings
+        from relay.app.stores import open_state, state_file
         from relay.state.memory import MemoryState
-        from relay.state.sqlite import SqliteState
 
         settings = Settings(self._path, self._loaded)
         drivers = make_drivers(settings, rng=random.Random())
         for driver in drivers.values():
             self._stack.push_async_callback(driver.close)
         _become_owner(self._site.directory)  # all is imported: the other user might not be able to read our code
-        file = self._site.state_directory / "state.db"
+        file = state_file(settings)
         state: State = MemoryState()
-        if self._lasting or file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            state = await SqliteState.open(file, clock=time.time)
+        if self._lasting or file is None or file.exists():
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            state = await open_state(settings)
             self._stack.push_async_callback(state.close)
         self._parts = settings, drivers, state
         return self._parts

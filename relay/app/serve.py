@@ -13,6 +13,7 @@ from typing import Any
 
 from relay.app.settings import Settings
 from relay.app.shared import Shared
+from relay.app.stores import check_stores
 from relay.app.worker import Worker
 from relay.errors import ConfigError, RelayError
 from relay.logs.log import LogSettings, configure
@@ -28,6 +29,7 @@ def serve(settings: Settings) -> int:
         settings.state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         RunLock(settings.directory)
         settings.signer()
+        check_stores(settings)
         for listener in settings.config.listeners:
             settings.tls_context(listener)
         addresses = [ListenAddress(*listener.bind) for listener in settings.config.listeners]

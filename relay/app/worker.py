@@ -18,6 +18,7 @@ from relay.acceptance import Acceptance
 from relay.app.drivers import make_drivers
 from relay.app.settings import Settings
 from relay.app.shared import Shared
+from relay.app.stores import make_spool, open_state, tell_weaknesses, troubles
 from relay.bridges.credentials import PasswordChecker
 from relay.bridges.registry import BridgeGate, Registry
 from relay.config.load import load
@@ -45,9 +46,7 @@ from relay.process.supervisor import WorkerContext
 from relay.router.router import Router
 from relay.sinks import CountSink, LogSink
 from relay.spool import Selection, Standing
-from relay.spool.sqlite import SqliteSpool
 from relay.spool.sqlite_claim import shards as shards_in
-from relay.state.sqlite import SqliteState
 
 EVENTS_A_MESSAGE = 3
 """Accepted, attempted, and one to spare for those that are deferred."""
@@ -102,6 +101,7 @@ class Worker:
                     tasks.create_task(self._reload_when_asked(), name="reload"),
                     tasks.create_task(self._watch_spool(), name="watch"),
                     tasks.create_task(self._adopt_later(), name="adopt"),
+                    tasks.create_task(self._tell_weaknesses(), name="weaknesses"),
                 ]
                 for listener, sock in zip(self.listeners, self._context.sockets, strict=True):
                     await listener.start(sock=sock)
@@ -174,18 +174,14 @@ class Worker:
         await self.history.start()
         self.counts = CountSink(clock)
         self.events = Events([LogSink(self._log), HistorySink(self.history), self.counts], clock)
-        self.spool = SqliteSpool(
-            directory,
-            shard=self._shard,
-            min_free=config.spool.min_free,
-            max_messages=config.spool.max_messages,
-            max_bytes=config.spool.max_bytes,
-            on_quarantine=lambda message_id, why: self.events.message_quarantined(message_id, why=f"damaged: {why}"),
-        )
+        self.spool = make_spool(settings, self._shard, self.events)
         await self.spool.start()
-        self.state = await SqliteState.open(settings.state_directory / "state.db", clock=clock)
+        self.state = await open_state(settings, on_change=self.events.store_changed)
         self._build(directory, incoming)
-        await self.router.refresh_health()
+        try:
+            await self.router.refresh_health()
+        except StateUnavailable as error:  # a shared one may come back; what needs no caps goes on without it
+            self.events.fault(where="state", error=str(error))
 
     def _build(self, directory: Path, incoming: Path) -> None:
         settings, clock = self._settings, time.time
@@ -292,6 +288,7 @@ class Worker:
             busy=self.fleet.full,
             phase=lambda: self._phase,
             workers=settings.workers,
+            troubles=lambda: troubles(self.spool, self.state),
         )
         self.control = ControlServer(operator, socket_path(directory, self._shard))
 
@@ -359,6 +356,13 @@ class Worker:
                     await self.router.refresh_usage()
                 except StateUnavailable as error:
                     self.events.fault(where="state", error=str(error))
+
+    async def _tell_weaknesses(self) -> None:
+        """The first worker says what the shared stores do not promise."""
+        if not self._context.index:
+            await tell_weaknesses(
+                [self.spool, self.state], lambda text: self._log.tell("warning", "config.warning", {"text": text})
+            )
 
     async def _adopt_later(self) -> None:
         """A shard may have had an owner at the start: a worker of before that drained, or a command at work on it."""

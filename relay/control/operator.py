@@ -66,6 +66,7 @@ class Operator:
     busy: names of the nodes of a pool that have no free place in this process.
     phase: `starting`, `running` or `stopping`.
     workers: how many processes the running relay has.
+    troubles: what is wrong beside the mail itself, one line each.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Operator:
         reload: Callable[[], Awaitable[dict[str, Any]]] | None = None,
         phase: Callable[[], str] = lambda: "running",
         workers: int = 1,
+        troubles: Callable[[], Sequence[str]] = tuple,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._shard = shard
@@ -108,6 +110,7 @@ class Operator:
         self._reload = reload
         self._phase = phase
         self._workers = workers
+        self._troubles = troubles
         self._clock = clock
         self._started = clock()
 
@@ -126,6 +129,7 @@ class Operator:
             "workers": self._workers if dispatcher else 0,
             "uptime_s": round(self._clock() - self._started, 1) if dispatcher else None,
             "unhealthy": self._spool.unhealthy_reason(),
+            "troubles": list(self._troubles()),
             "sessions": self._sessions(),
             "attempts": dispatcher.running if dispatcher else 0,
             "attempts_by_node": running,

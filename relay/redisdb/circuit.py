@@ -51,6 +51,6 @@ class Circuit:
 
     def next_probe_s(self, draw: float) -> float:
         """How long to wait before the next probe; `draw` in [0, 1)."""
-        wait_s = min(LONGEST_S, FIRST_S * 2**self._probes)
+        wait_s: float = min(LONGEST_S, FIRST_S * 2.0**self._probes)
         self._probes = min(self._probes + 1, 10)
         return wait_s * (1 - 0.5 * draw)

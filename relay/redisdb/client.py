@@ -45,7 +45,7 @@ def make_client(address: Address, *, timeout_s: float | None = None) -> tuple[Cl
             "ssl": address.tls,
             **_tls(address),
         }
-        sentinel = Sentinel(list(address.hosts), sentinel_kwargs=own, **options, ssl=address.tls, **_tls(address))
+        sentinel = Sentinel(list(address.hosts), sentinel_kwargs=own, **options, ssl=address.tls, **_tls(address))  # type: ignore[no-untyped-call]
         return sentinel.master_for(address.service), list(sentinel.sentinels)
     if address.socket:
         options.pop("socket_keepalive")

@@ -41,7 +41,17 @@ PAUSE_S: Final = 0.05
 
 Word = bytes | str | int | float
 
-_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED", "NOREPLICAS", "MISCONF")
+_PASSING = (
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "BUSY",
+    "UNBLOCKED",
+    "NOREPLICAS",
+    "MISCONF",
+)
 _CREDENTIALS = ("NOAUTH", "WRONGPASS")
 
 
@@ -399,9 +409,9 @@ class Link:
                 except LinkDown as error:
                     self._reason = str(error)
                     continue
-                error = self._understood(reply) if isinstance(reply, Exception) else None
-                if isinstance(error, LinkDown):
-                    self._reason = str(error)
+                refusal = self._understood(reply) if isinstance(reply, Exception) else None
+                if isinstance(refusal, LinkDown):
+                    self._reason = str(refusal)
                 else:  # also when it is full or refuses: that is for callers to hear
                     self._worked()
         finally:

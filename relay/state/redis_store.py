@@ -163,9 +163,7 @@ class RedisState:
             self._remember(candidate, tuple(cap.used for cap in fill[candidate.key]))
         return fill
 
-    async def _ask(
-        self, calls: Sequence[tuple[Sequence[PermitRequest], float]]
-    ) -> Sequence[list[Permit | Denied]]:
+    async def _ask(self, calls: Sequence[tuple[Sequence[PermitRequest], float]]) -> Sequence[list[Permit | Denied]]:
         """Answer several callers in one script."""
         await self._give_back_unanswered()
         now = SERVER_CLOCK if self._server_clock else max(now for _, now in calls)

@@ -70,9 +70,7 @@ def read_answer(question: Question, data: bytes) -> Answer:
     return Answer(given, rebuilding_s, used)
 
 
-def read_usage(
-    candidates: Sequence[Candidate], data: bytes
-) -> tuple[float, Mapping[str, tuple[Usage, ...]]]:
+def read_usage(candidates: Sequence[Candidate], data: bytes) -> tuple[float, Mapping[str, tuple[Usage, ...]]]:
     """The server's time, and the fill of each cap by candidate key."""
     numbers = iter(_array(data))
     now = next(numbers)

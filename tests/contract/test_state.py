@@ -79,9 +79,7 @@ class Place(NamedTuple):
 
 
 @pytest.fixture(params=["sqlite", "redis"])
-def place(
-    request: pytest.FixtureRequest, tmp_path: Path, open_sqlite: Open, open_redis: Open, redis_url: str
-) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path, open_sqlite: Open, open_redis: Open, redis_url: str) -> Place:
     if request.param == "sqlite":
         return Place(str(tmp_path / "state.db"), open_sqlite)
     return Place(redis_url, open_redis)
