@@ -123,6 +123,8 @@ class Link:
         self._since = 0.0
         self._took_s = 0.0
         self._trips = 0
+        self.failures = 0
+        """Round trips that went wrong: after one, a call may have been carried out without anybody knowing."""
         self._calls = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._probing: asyncio.Task[None] | None = None
@@ -383,6 +385,7 @@ class Link:
 
     def _failed(self, text: str, *, refused: bool) -> None:
         now = asyncio.get_running_loop().time()
+        self.failures += 1
         if not self._circuit.failed(now, refused=refused):
             return
         self._reason, self._since = text, now

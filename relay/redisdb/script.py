@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
@@ -27,8 +28,18 @@ class Script:
         return hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
 
-def load_script(folder: Path, name: str, *, common: str = "", keep: bool = True) -> Script:
+class Needs(StrEnum):
+    """What a script is allowed where the server's memory is full: all of it happens, or nothing (Redis 7, Valkey)."""
+
+    ROOM = ""  # refused: it would keep something large
+    NO_ROOM = "flags=allow-oom"  # goes on: it frees memory, or keeps next to nothing
+    READS = "flags=no-writes"
+
+
+def load_script(
+    folder: Path, name: str, *, common: str = "", keep: bool = True, needs: Needs = Needs.NO_ROOM
+) -> Script:
     """The script of a file `<name>.lua`, with that of `<common>.lua` in front."""
     parts = [folder / f"{common}.lua"] if common else []
-    source = b"\n".join(path.read_bytes() for path in [*parts, folder / f"{name}.lua"])
-    return Script(name, source, keep)
+    texts = [path.read_bytes() for path in [*parts, folder / f"{name}.lua"]]
+    return Script(name, b"\n".join([f"#!lua {needs}".strip().encode(), *texts]), keep)

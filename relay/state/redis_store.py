@@ -32,7 +32,7 @@ from relay.pools.health import NodeHealth
 from relay.redisdb.address import Address
 from relay.redisdb.gather import Gather
 from relay.redisdb.link import Link, LinkDown, LinkError, LinkRefused, Word
-from relay.redisdb.script import load_script
+from relay.redisdb.script import Needs, load_script
 from relay.state import Candidate, CountKey, Denied, Permit, PermitRequest, Usage
 from relay.state.granting import check
 from relay.state.health_record import dump_health, load_health
@@ -57,13 +57,13 @@ REMEMBERED: Final = 2000
 _LUA = Path(__file__).parent / "lua"
 RESERVE = load_script(_LUA, "reserve", common="caps")
 REFUND = load_script(_LUA, "refund", common="caps")
-USAGE = load_script(_LUA, "usage", common="caps", keep=False)
+USAGE = load_script(_LUA, "usage", common="caps", keep=False, needs=Needs.READS)
 RESTORE = load_script(_LUA, "restore", common="caps")
 HEALTH = load_script(_LUA, "health")
 CLAIM = load_script(_LUA, "claim")
 COUNT = load_script(_LUA, "count", keep=False)
 TURNS = load_script(_LUA, "turns", keep=False)
-PEEK = load_script(_LUA, "peek", keep=False)
+PEEK = load_script(_LUA, "peek", keep=False, needs=Needs.READS)
 SCRIPTS = (RESERVE, REFUND, USAGE, RESTORE, HEALTH, CLAIM, COUNT, TURNS, PEEK)
 
 

@@ -76,9 +76,7 @@ class FrontDoor:
 class Fleet:
     """Replicas in folders of their own; reads together what each of them logged, as `audit` wants it."""
 
-    def __init__(
-        self, directory: Path, count: int, nodes: list[dict[str, Any]], *, store: Any, **config: Any
-    ) -> None:
+    def __init__(self, directory: Path, count: int, nodes: list[dict[str, Any]], *, store: Any, **config: Any) -> None:
         self.relays = []
         for number in range(count):
             folder = directory / f"replica{number}"
