@@ -17,11 +17,13 @@ MAX_WORKERS = 64
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """`directory`: of the spool. `shards`: one for each worker, the first worker's first."""
+    """`directory`: of the spool. `shards`: one for each worker, the first worker's first. `shared_spool`: messages are
+    elsewhere, one queue for all shards."""
 
     directory: Path
     state_directory: Path
     shards: tuple[str, ...]
+    shared_spool: bool = False
 
 
 def site_of(config: Config) -> Site:
@@ -31,6 +33,7 @@ def site_of(config: Config) -> Site:
         directory=directory,
         state_directory=_folder(values.state_place(config), "store.state", directory),
         shards=tuple(str(n) for n in range(workers_of(config))),
+        shared_spool=values.spool_place(config).kind == "redis",
     )
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import secrets
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +19,7 @@ from relay.redisdb.address import Address, parse
 from relay.redisdb.client import check_files
 from relay.redisdb.link import Link, LinkError
 from relay.redisdb.promises import Keeping, look, weaknesses
+from relay.spool.redis_store import RedisSpool
 from relay.spool.sqlite import SqliteSpool
 from relay.state import State
 from relay.state.memory import MemoryState
@@ -50,13 +55,31 @@ def check_stores(settings: Settings) -> None:
             address_of(place, key)
 
 
-def make_spool(settings: Settings, shard: str, events: Events) -> SqliteSpool:
-    """The spool of one worker; `start` it."""
+def make_spool(
+    settings: Settings, shard: str, events: Events, *, on_lost: Callable[[], None] | None = None
+) -> SqliteSpool | RedisSpool:
+    """The spool of one worker; `start` it.
+
+    Args:
+        on_lost: told when all that it leased from a shared one was lost.
+    """
     config = settings.config
+    place = values.spool_place(config)
 
     def quarantined(message_id: str, why: str) -> None:
         events.message_quarantined(message_id, why=f"damaged: {why}")
 
+    if place.kind == "redis":
+        return RedisSpool(
+            address_of(place, "store.spool"),
+            settings.directory / f"shared-{shard}",
+            place=place_of(settings, shard),
+            max_messages=config.spool.max_messages,
+            max_bytes=config.spool.max_bytes,
+            on_quarantine=quarantined,
+            on_change=events.store_changed,
+            on_lost=on_lost,
+        )
     return SqliteSpool(
         settings.directory,
         shard=shard,
@@ -65,6 +88,27 @@ def make_spool(settings: Settings, shard: str, events: Events) -> SqliteSpool:
         max_bytes=config.spool.max_bytes,
         on_quarantine=quarantined,
     )
+
+
+def is_shared(spool: object) -> bool:
+    """Whether other replicas work on the same messages."""
+    return isinstance(spool, RedisSpool)
+
+
+def place_of(settings: Settings, shard: str) -> str:
+    """Name of a worker that no worker of another replica has, and that a restart keeps as long as its folder lasts."""
+    path = settings.directory / "replica-id"
+    with contextlib.suppress(FileExistsError):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(handle, secrets.token_hex(6).encode())
+        os.close(handle)
+    return f"{path.read_text().strip() or secrets.token_hex(6)}.{shard}"
+
+
+def watch_sleep(spool: object) -> None:
+    """A process that was stopped and goes on looks at its lease before anything else."""
+    if isinstance(spool, RedisSpool):
+        signal.signal(signal.SIGCONT, lambda *_: spool.look_at_clock())
 
 
 async def open_state(settings: Settings, *, on_change: Callable[[str], None] | None = None) -> State:
@@ -94,20 +138,36 @@ def state_file(settings: Settings) -> Path | None:
 
 def troubles(*stores: object) -> list[str]:
     """What is wrong with the shared stores now, in words for `relay status`."""
-    return [
-        f"the shared state is away: {store.away_reason()}; mail for nodes with caps waits"
-        for store in stores
-        if isinstance(store, RedisState) and store.away_reason()
-    ]
+    found = []
+    for store in stores:
+        if isinstance(store, RedisState) and (why := store.away_reason()):
+            found.append(f"the shared state is away: {why}; mail for nodes with caps waits")
+        if isinstance(store, RedisSpool) and (why := store.unhealthy_reason()):
+            found.append(f"the shared spool is away: {why}; no mail is taken")
+    return found
 
 
 async def tell_weaknesses(stores: Sequence[object], tell: Callable[[str], None]) -> None:
     """Say once what the shared stores do not promise. A store that is away is asked again until it answers."""
     for store in stores:
-        if isinstance(store, RedisState):
+        if isinstance(store, (RedisSpool, RedisState)):
+            holds_mail = isinstance(store, RedisSpool)
+            address = store.link.address
             keeping = await _keeping(store.link)
-            for weakness in weaknesses(keeping, spool=False, min_replicas=store.link.address.min_replicas):
-                tell(f"store.state ({store.link.address}): {weakness.text}")
+            for weakness in weaknesses(keeping, spool=holds_mail, min_replicas=address.min_replicas):
+                tell(f"store.{'spool' if holds_mail else 'state'} ({address}): {weakness.text}")
+
+
+async def refuse_forgetful(spool: object) -> None:
+    """Raises ConfigError for a shared spool that throws mail away when memory runs out."""
+    if isinstance(spool, RedisSpool):
+        try:
+            keeping = await look(spool.link)
+        except LinkError:
+            return
+        for weakness in weaknesses(keeping, spool=True, min_replicas=spool.address.min_replicas):
+            if weakness.loses_mail:
+                raise ConfigError(f"store.spool ({spool.address}): {weakness.text}")
 
 
 async def _keeping(link: Link) -> Keeping:

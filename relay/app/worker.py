@@ -18,7 +18,16 @@ from relay.acceptance import Acceptance
 from relay.app.drivers import make_drivers
 from relay.app.settings import Settings
 from relay.app.shared import Shared
-from relay.app.stores import make_spool, open_state, tell_weaknesses, troubles
+from relay.app.stores import (
+    is_shared,
+    make_spool,
+    open_state,
+    place_of,
+    refuse_forgetful,
+    tell_weaknesses,
+    troubles,
+    watch_sleep,
+)
 from relay.bridges.credentials import PasswordChecker
 from relay.bridges.registry import BridgeGate, Registry
 from relay.config.load import load
@@ -46,6 +55,8 @@ from relay.process.supervisor import WorkerContext
 from relay.router.router import Router
 from relay.sinks import CountSink, LogSink
 from relay.spool import Selection, Standing
+from relay.spool.memory import MemorySpool
+from relay.spool.redis_store import RedisSpool
 from relay.spool.sqlite_claim import shards as shards_in
 
 EVENTS_A_MESSAGE = 3
@@ -53,6 +64,9 @@ EVENTS_A_MESSAGE = 3
 
 ADOPT_EVERY_S = 60.0
 """How often shards without a worker are looked for."""
+
+TAKE_OVER_EVERY_S = 1.0
+"""How often replicas that are gone are looked for."""
 
 FLUSH_S = 1.0
 USAGE_EVERY = 5
@@ -102,6 +116,7 @@ class Worker:
                     tasks.create_task(self._watch_spool(), name="watch"),
                     tasks.create_task(self._adopt_later(), name="adopt"),
                     tasks.create_task(self._tell_weaknesses(), name="weaknesses"),
+                    tasks.create_task(self._take_over(), name="take over"),
                 ]
                 for listener, sock in zip(self.listeners, self._context.sockets, strict=True):
                     await listener.start(sock=sock)
@@ -174,8 +189,11 @@ class Worker:
         await self.history.start()
         self.counts = CountSink(clock)
         self.events = Events([LogSink(self._log), HistorySink(self.history), self.counts], clock)
-        self.spool = make_spool(settings, self._shard, self.events)
+        self.spool = make_spool(settings, self._shard, self.events, on_lost=self._lost)
+        self._operated = self.spool if not self._context.index or not is_shared(self.spool) else MemorySpool()
+        watch_sleep(self.spool)
         await self.spool.start()
+        await refuse_forgetful(self.spool)
         self.state = await open_state(settings, on_change=self.events.store_changed)
         self._build(directory, incoming)
         try:
@@ -187,7 +205,7 @@ class Worker:
         settings, clock = self._settings, time.time
         pools = {pool.name: pool for pool in settings.pools}
         rng = random.Random()
-        ids = IdSource(clock, shard=self._shard)
+        ids = IdSource(clock, shard=place_of(settings, self._shard) if is_shared(self.spool) else self._shard)
         self.router = Router(settings.pools, self.state, clock=clock, rng=rng.random)
         drivers = make_drivers(settings, rng=rng)
         self.fleet = Fleet(settings.pools, drivers, on_free=lambda pool: self.dispatcher.freed(pool))
@@ -272,7 +290,7 @@ class Worker:
         ]
         operator = Operator(
             shard=self._shard,
-            spool=self.spool,
+            spool=self._operated,
             state=self.state,
             history=self.history,
             pools=pools,
@@ -356,6 +374,23 @@ class Worker:
                     await self.router.refresh_usage()
                 except StateUnavailable as error:
                     self.events.fault(where="state", error=str(error))
+
+    async def _take_over(self) -> None:
+        """From replicas that are gone, where the spool is shared."""
+        while isinstance(self.spool, RedisSpool):
+            await asyncio.sleep(TAKE_OVER_EVERY_S)
+            try:
+                await self._sift(await self.spool.take_over(time.time()))
+            except SpoolError:  # said by the spool itself
+                continue
+
+    def _lost(self) -> None:
+        cut = self.dispatcher.abandon()
+        self.events.fault(
+            where="spool",
+            error=f"this process was silent for longer than its lease; its messages are others' now, {cut} attempts "
+            "were cut off",
+        )
 
     async def _tell_weaknesses(self) -> None:
         """The first worker says what the shared stores do not promise."""

@@ -35,7 +35,7 @@ from relay.pools.pool import Node, Pool
 from relay.router.disposition import describe
 from relay.router.selection import GateKey, gate_key
 from relay.schedule import RetryPolicy
-from relay.spool import Entry, Selection, Spool, Standing
+from relay.spool import Entry, Recalls, Selection, Spool, Standing
 from relay.state import Candidate, State, Usage
 from relay.upstreams.base import Upstream
 
@@ -288,6 +288,8 @@ class Operator:
             yield
             return
         async with self._dispatcher.set_aside(meant_by(chosen)):
+            if isinstance(self._spool, Recalls):
+                await self._spool.recall(chosen)
             yield
 
     async def _delivering(self, chosen: Selection) -> int:

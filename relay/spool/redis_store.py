@@ -132,6 +132,7 @@ class RedisSpool:
         self._steady_since: float | None = None  # in touch without a break
         self._failures = 0
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop
         self._chores: set[asyncio.Future[Any]] = set()
         self._beating: asyncio.Task[None] | None = None
 
@@ -143,6 +144,7 @@ class RedisSpool:
         Raises:
             SpoolError: the server is away, or refuses.
         """
+        self._loop = asyncio.get_running_loop()
         self._bodies.prepare()
         await self._link.start()
         await self._bulk.start()
@@ -488,14 +490,18 @@ class RedisSpool:
         due: float = 0.0,
         standing: Standing = Standing.QUEUED,
         reason: str = "",
+        leased: bool = False,
     ) -> list[Any]:
         done: list[Any] = []
         async for page in self._pages(selection):
-            ids = [entry.message.id for entry in page if not entry.leased]
+            ids = [entry.message.id for entry in page if entry.leased is leased]
             if ids:
                 text = reason.encode("utf-8", "replace")
                 done += await self._call(OPERATE, verb, repr(due), standing_code(standing), text, *ids)
         return done
+
+    async def recall(self, selection: Selection) -> int:
+        return len(await self._operate("recall", selection, leased=True))
 
     def unhealthy_reason(self) -> str:
         return "closed" if self._closed else self._link.reason
@@ -506,6 +512,21 @@ class RedisSpool:
         if self._max_bytes and self._bytes + size > self._max_bytes:
             return f"the queue holds {self._bytes} octets, with this message more than its bound of {self._max_bytes}"
         return ""
+
+    def broken_reason(self) -> str:
+        """Nothing here is mended by a fresh process."""
+        return ""
+
+    async def relieve(self) -> bool:
+        """There is no reserve to give up."""
+        return False
+
+    async def adopt(self, shard: str, *, now: float) -> Any:  # noqa: ARG002
+        """Raises SpoolError: mail in files is not moved here."""
+        raise SpoolError(
+            f"shard {shard} is of a time when the store was sqlite; run `relay -c FILE run` once with that store to "
+            "deliver what is in it"
+        )
 
     @property
     def link(self) -> Link:
@@ -527,6 +548,7 @@ class RedisSpool:
     async def _beat(self) -> None:
         asked_at = steady()
         if not await self._call(BEAT, self._tenure.owner, self.address.lease_s):
+            self._left.add(self._tenure.renew())
             self._lose_everything()
             return
         if self._failures != self._link.failures:
@@ -537,12 +559,13 @@ class RedisSpool:
 
     def look_at_clock(self) -> None:
         """Whether we were stopped for longer than our leases last: then they are lost. Call it also when the process
-        is woken (SIGCONT), before anything else runs."""
+        is woken (SIGCONT); it may be called by a signal's handler in the middle of anything."""
         if self._tenure.slept(steady()):
-            self._lose_everything()
+            self._left.add(self._tenure.renew())  # from here on nothing of before is confirmed
+            with contextlib.suppress(RuntimeError):  # closed
+                self._loop.call_soon_threadsafe(self._lose_everything)
 
     def _lose_everything(self) -> None:
-        self._left.add(self._tenure.renew())
         self._ours.clear()
         self._fresh.clear()
         self._steady_since = None
