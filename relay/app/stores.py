@@ -69,6 +69,10 @@ def make_spool(
     def quarantined(message_id: str, why: str) -> None:
         events.message_quarantined(message_id, why=f"damaged: {why}")
 
+    def unpromised(message_id: str) -> None:
+        what = "refused with 451 because the store gave no answer, and on its way all the same"
+        events.fault(where="spool", error=f"{message_id}: {what}: the client's next one is a second copy")
+
     if place.kind == "redis":
         return RedisSpool(
             address_of(place, "store.spool"),
@@ -78,6 +82,7 @@ def make_spool(
             max_bytes=config.spool.max_bytes,
             on_quarantine=quarantined,
             on_change=events.store_changed,
+            on_unpromised=unpromised,
             on_lost=on_lost,
         )
     return SqliteSpool(

@@ -119,6 +119,13 @@ class Operator:
     async def status(self) -> dict[str, Any]:
         """This shard: process, queues, and the classes of messages that wait. Cheap: asked every few seconds."""
         dispatcher = self._dispatcher
+        troubles = list(self._troubles())
+        try:
+            depths = await self._spool.depths()
+        except SpoolError as error:
+            depths = []
+            if not troubles:
+                troubles.append(f"the queue cannot be read: {error}")
         running = {name: count for name in self._nodes if (count := self._attempts(name))}
         return {
             "version": relay.__version__,
@@ -129,11 +136,11 @@ class Operator:
             "workers": self._workers if dispatcher else 0,
             "uptime_s": round(self._clock() - self._started, 1) if dispatcher else None,
             "unhealthy": self._spool.unhealthy_reason(),
-            "troubles": list(self._troubles()),
+            "troubles": troubles,
             "sessions": self._sessions(),
             "attempts": dispatcher.running if dispatcher else 0,
             "attempts_by_node": running,
-            "queues": [depth_row(depth) for depth in await self._spool.depths()],
+            "queues": [depth_row(depth) for depth in depths],
             "waiting": [
                 {"pool": waiting.pool, "until": waiting.until, "why": waiting.why}
                 for waiting in (dispatcher.waiting() if dispatcher else ())

@@ -344,7 +344,7 @@ class Link:
         except LinkDown as error:
             self._failed(str(error), refused=not error.unsure)
             raise
-        except (lib.RedisError, lib.RedisClusterException, OSError, TimeoutError) as error:
+        except Exception as error:  # whatever the library raises: a call that is never answered would be worse
             text = _words(error, self.address)
             self._failed(text, refused=False)
             raise LinkDown(text, unsure=True) from error
@@ -353,7 +353,7 @@ class Link:
         pool = client.connection_pool
         try:
             connection = await pool.get_connection()
-        except (lib.RedisError, OSError, TimeoutError) as error:
+        except Exception as error:
             raise LinkDown(_words(error, self.address)) from error
         replies: list[Any] = []
         try:

@@ -90,6 +90,10 @@ SCRIPTS = (
 )
 
 
+class OwnerIsDead(SpoolError):
+    """Our messages were taken over; we go on under another name."""
+
+
 class RedisSpool:
     """`relay.spool.Spool` for one process of a replica. Call `start` before all else, then `recover`.
 
@@ -99,6 +103,7 @@ class RedisSpool:
         max_messages, max_bytes: bounds on what is queued, for all replicas together; 0 for none.
         on_quarantine: told the id and the reason when damage was found.
         on_change: told when the server went away, with the reason, and when it is back, with an empty one.
+        on_unpromised: told the id of a message that was refused for want of an answer, and is on its way.
         on_lost: told when everything that is leased was lost, because we were taken for dead or slept for too long.
     """
 
@@ -112,8 +117,10 @@ class RedisSpool:
         max_bytes: int = 0,
         on_quarantine: Callable[[str, str], None] | None = None,
         on_change: Callable[[str], None] | None = None,
+        on_unpromised: Callable[[str], None] | None = None,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
+        self._on_unpromised = on_unpromised
         self.address = address
         self._link = Link(address, SCRIPTS, on_change=on_change)
         self._bulk = Link(address, ())
@@ -218,10 +225,20 @@ class RedisSpool:
         return await self._finish(self._store(message, content, lease), self._unlease)
 
     async def _store(self, message: Message, content: Content, lease: bool) -> Lease | None:
-        nonce = secrets.token_hex(8)
-        owner = self._tenure.owner
         if lease:
             message = replace(message, attempts=1)
+        nonce = secrets.token_hex(8)
+        for _ in range(3):
+            owner = self._tenure.owner
+            try:
+                return await self._store_once(message, content, lease, nonce, owner)
+            except OwnerIsDead:
+                self._begin_anew(owner)
+        raise SpoolUnhealthy("this process is taken for dead again and again")
+
+    async def _store_once(
+        self, message: Message, content: Content, lease: bool, nonce: str, owner: str
+    ) -> Lease | None:
         count = 0
         try:
             body, size, total, count = await self._bodies.upload(message.id, nonce, content)
@@ -277,8 +294,12 @@ class RedisSpool:
     async def _lease_due(self, key: QueueKey, now: float, limit: int, skip: int) -> list[Lease]:
         leases: list[Lease] = []
         while len(leases) < limit:
-            want = min(PAGE, limit - len(leases))
-            token, *rows = await self._call(LEASE_DUE, self._tenure.owner, queue_name(key), repr(now), want, skip)
+            want, owner = min(PAGE, limit - len(leases)), self._tenure.owner
+            try:
+                token, *rows = await self._call(LEASE_DUE, owner, queue_name(key), repr(now), want, skip)
+            except OwnerIsDead:
+                self._begin_anew(owner)
+                break
             for values in rows:
                 lease = await self._lease_of(Row.of(values), token)
                 if lease is not None:
@@ -293,7 +314,12 @@ class RedisSpool:
         return await self._finish(self._lease_one(message_id), self._unlease)
 
     async def _lease_one(self, message_id: str) -> Lease | None:
-        answer = await self._call(LEASE_ONE, self._tenure.owner, message_id)
+        owner = self._tenure.owner
+        try:
+            answer = await self._call(LEASE_ONE, owner, message_id)
+        except OwnerIsDead:
+            self._begin_anew(owner)
+            return None
         return await self._lease_of(Row.of(answer[1]), answer[0]) if answer else None
 
     async def _lease_of(self, row: Row, token: bytes) -> Lease | None:
@@ -548,8 +574,7 @@ class RedisSpool:
     async def _beat(self) -> None:
         asked_at = steady()
         if not await self._call(BEAT, self._tenure.owner, self.address.lease_s):
-            self._left.add(self._tenure.renew())
-            self._lose_everything()
+            self._begin_anew(self._tenure.owner)
             return
         if self._failures != self._link.failures:
             self._steady_since = None
@@ -564,6 +589,12 @@ class RedisSpool:
             self._left.add(self._tenure.renew())  # from here on nothing of before is confirmed
             with contextlib.suppress(RuntimeError):  # closed
                 self._loop.call_soon_threadsafe(self._lose_everything)
+
+    def _begin_anew(self, owner: str) -> None:
+        """The server says that this owner was taken for dead; it may be known here already."""
+        if owner == self._tenure.owner:
+            self._left.add(self._tenure.renew())
+            self._lose_everything()
 
     def _lose_everything(self) -> None:
         self._ours.clear()
@@ -591,8 +622,10 @@ class RedisSpool:
 
     async def _undo_doubtful(self) -> None:
         for message_id, (nonce, owner) in list(self._doubtful.items()):
-            await self._link.call(UNSTORE, message_id, nonce, owner)
+            unmade = await self._link.call(UNSTORE, message_id, nonce, owner)
             self._doubtful.pop(message_id, None)
+            if not unmade and self._on_unpromised is not None:
+                self._on_unpromised(message_id)
 
     # Helpers
 
@@ -685,6 +718,8 @@ def _spool_error(error: LinkError) -> SpoolError:
     match error:
         case LinkFull():
             return SpoolFull(str(error))
+        case LinkRefused() if "DEADOWNER" in str(error):
+            return OwnerIsDead(str(error))
         case LinkRefused():
             return SpoolError(f"the shared spool refuses: {error}")
         case _:

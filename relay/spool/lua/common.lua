@@ -32,6 +32,15 @@ local function total()
   return redis.call('HMGET', P .. ':total', 'n', 'bytes')
 end
 
+-- Nothing is leased to a process that was taken for dead: nobody would look for it there again.
+local function is_dead(owner)
+  return redis.call('EXISTS', P .. ':dead:' .. owner) == 1
+end
+
+local function dead_reply()
+  return redis.error_reply('DEADOWNER this process was taken for dead')
+end
+
 local function new_token(owner)
   return owner .. '/' .. string.format('%.0f', redis.call('INCR', P .. ':fence'))
 end

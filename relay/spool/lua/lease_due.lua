@@ -1,9 +1,11 @@
 -- Lease what is due. ARGV: repeated, owner, queue, now, limit, skip. Returns the token, then rows.
 --
--- A repeated call first hands out again what the owner holds by a call without an answer? No: those come back by
--- `unheard`, which compares what is held with what the owner knows of.
+-- What a call without an answer leased comes back by `unheard`, which compares what is held with what its owner knows.
 
 local owner, queue = ARGV[2], ARGV[3]
+if is_dead(owner) then
+  return dead_reply()
+end
 local ids = redis.call('ZRANGEBYSCORE', P .. ':w:' .. queue, '-inf', ARGV[4], 'LIMIT', ARGV[6], ARGV[5])
 if #ids == 0 then
   return { '' }

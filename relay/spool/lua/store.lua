@@ -15,6 +15,9 @@ if REPEATED and redis.call('GET', P .. ':gone:' .. id) == nonce then
   local all = total()
   return { '', all[1] or 0, all[2] or 0 }
 end
+if owner ~= '' and is_dead(owner) then
+  return dead_reply()
+end
 local all = total()
 local messages, bytes, size = tonumber(all[1] or 0), tonumber(all[2] or 0), tonumber(ARGV[9])
 local most, most_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
