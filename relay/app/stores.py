@@ -147,7 +147,7 @@ def troubles(*stores: object) -> list[str]:
     for store in stores:
         if isinstance(store, RedisState) and (why := store.away_reason()):
             found.append(f"the shared state is away: {why}; mail for nodes with caps waits")
-        if isinstance(store, RedisSpool) and (why := store.unhealthy_reason()):
+        if isinstance(store, RedisSpool) and (why := store.link.reason):
             found.append(f"the shared spool is away: {why}; no mail is taken")
     return found
 

@@ -159,6 +159,10 @@ class Link:
         """Why the server is away, or empty. No I/O: hot path."""
         return "closed" if self._closed else self._reason
 
+    def away_s(self) -> float:
+        """How long the server has been away; 0 when it is there. No I/O: hot path."""
+        return asyncio.get_running_loop().time() - self._since if self._reason else 0.0
+
     def status(self) -> LinkStatus:
         return LinkStatus(self.reason, self._since, self._took_s, self._trips, self._calls)
 

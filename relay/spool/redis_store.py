@@ -53,6 +53,9 @@ STORE_S: Final = 10.0
 WORK_S: Final = 5.0
 """The same for everything else."""
 
+SHORT_S: Final = 2.0
+"""An absence shorter than this is no reason to refuse mail: storing waits for the server to come back."""
+
 PAGE: Final = 200
 """Messages looked at in one script: a few milliseconds of the server's time."""
 
@@ -530,7 +533,9 @@ class RedisSpool:
         return len(await self._operate("recall", selection, leased=True))
 
     def unhealthy_reason(self) -> str:
-        return "closed" if self._closed else self._link.reason
+        if self._closed:
+            return "closed"
+        return self._link.reason if self._link.away_s() > SHORT_S else ""
 
     def full_reason(self, size: int = 0) -> str:
         if self._max_messages and self._messages >= self._max_messages:
