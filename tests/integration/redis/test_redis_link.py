@@ -51,7 +51,7 @@ async def test_both_protocols_a_user_with_rights_and_a_database(server: RedisSer
     async with Open(f"redis://mail:s3cr%3At@127.0.0.1:{server.port}/2?name=a&protocol={protocol}") as link:
         assert await echo(link, "hello") == "hello"
     async with Open(f"redis://mail:s3cr%3At@127.0.0.1:{server.port}/2?name=b&protocol={protocol}") as link:
-        with pytest.raises(LinkRefused, match="(?i)perm"):
+        with pytest.raises(LinkRefused, match=r"(?i)perm"):
             await link.call(COUNT)
     async with Open(f"redis://mail:wrong@127.0.0.1:{server.port}?protocol={protocol}") as link:
         with pytest.raises(LinkDown, match="refuses the login") as refused:
@@ -73,12 +73,14 @@ async def test_tls_is_verified(server: RedisServer, tmp_path: Path) -> None:
         async with Open(f"rediss://127.0.0.1:{proxy.port}?ca_file={tmp_path / 'ca.pem'}") as link:
             assert await echo(link, "hello") == "hello"
         async with Open(f"rediss://127.0.0.1:{proxy.port}") as link:
-            with pytest.raises(LinkDown, match="(?i)certificate"):
+            with pytest.raises(LinkDown, match=r"(?i)certificate"):
                 await echo(link, "hello")
 
 
 async def test_one_node_of_a_cluster_and_its_slots(new_server: Callable[..., RedisServer]) -> None:
-    server = new_server("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
+    server = new_server(
+        "--cluster-port", str(free_port()), "--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"
+    )
     assert server.ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383") == "+OK"
     while "cluster_state:ok" not in _cluster_info(server):
         await asyncio.sleep(0.05)
@@ -115,15 +117,24 @@ async def test_sentinels_name_the_new_master_after_a_failover(
             await asyncio.sleep(0.1)
         async with Open(f"redis+sentinel://127.0.0.1:{port}/mail?min_replicas=0") as link:
             assert await link.call(COUNT, patience_s=10) == 1
-            while _info(copy).partition("slave_repl_offset:")[2][:6] != _info(master).partition("offset=")[2][:6]:
-                await asyncio.sleep(0.05)
-            await asyncio.sleep(1.2)  # a sentinel learns of copies once in a while
+            while "num-slaves=1" not in _sentinel(port) or "master_link_status:up" not in _info(copy):
+                await asyncio.sleep(0.1)
             master.kill()
             assert await link.call(COUNT, patience_s=25) == 2
     finally:
         process.kill()
         await process.wait()
         sentinel.close()
+
+
+def _sentinel(port: int) -> str:
+    """How many copies of the master the sentinel knows."""
+    import socket
+
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(b"SENTINEL MASTER mail\r\n")
+        words = connection.recv(65536).decode().split("\r\n")
+    return f"num-slaves={words[words.index('num-slaves') + 2]}"
 
 
 def _program() -> str:
@@ -195,7 +206,7 @@ async def test_a_server_that_is_away_costs_nothing_and_is_noticed_when_it_is_bac
             await link.call(COUNT)
         began = time.monotonic()
         for _ in range(1000):
-            with pytest.raises(LinkDown, match="127.0.0.1"):
+            with pytest.raises(LinkDown, match=r"127\.0\.0\.1"):
                 await link.call(COUNT)
         assert time.monotonic() - began < 1
         assert link.reason
@@ -204,7 +215,7 @@ async def test_a_server_that_is_away_costs_nothing_and_is_noticed_when_it_is_bac
         server.start()
         assert await waiting == 2
         assert (link.reason, len(told), told[-1]) == ("", 2, "")
-        assert "refused" in told[0].lower() or "reset" in told[0].lower() or "closed" in told[0].lower()
+        assert "127.0.0.1" in told[0]
 
 
 async def test_a_frozen_server_is_given_up_after_a_few_timeouts(server: RedisServer) -> None:
@@ -240,12 +251,16 @@ async def test_a_repeated_call_tells_its_script(server: RedisServer) -> None:
         assert lost.value.unsure
 
 
+async def grow(link: Link) -> None:
+    for _ in range(100):
+        await link.call(GROW, b"x" * 200_000)
+
+
 async def test_a_full_server_refuses_what_grows_and_takes_what_frees(new_server: Callable[..., RedisServer]) -> None:
     server = new_server("--maxmemory", "8mb", "--maxmemory-policy", "noeviction")
     async with Open(server.url) as link:
         with pytest.raises(LinkFull):
-            for _ in range(100):
-                await link.call(GROW, b"x" * 200_000)
+            await grow(link)
         assert link.reason == ""  # full is not away
         assert await link.call(FREE) == 1
         assert await link.call(GROW, b"x") == 1
