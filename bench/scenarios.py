@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bench.load import Load
 from bench.peers import LOGIN, POSTFIX, POSTFIX_RSA, RELAY, RELAY_ED25519, RELAY_RSA, Door, Kind
+from bench.shared import RELAY_SHARED, RELAY_STATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,14 @@ SCENARIOS = (
         messages=5000,
         kinds=(RELAY_RSA, POSTFIX_RSA, RELAY_ED25519),
         note=f"RSA-2048 or Ed25519; {_BY_NETWORK}",
+    ),
+    Scenario(
+        name="stores",
+        title="20 sessions, 4 kB, stores local and shared",
+        load=Load(sessions=20),
+        messages=5000,
+        kinds=(RELAY, RELAY_STATE, RELAY_SHARED),
+        note=f"the server (appendfsync always) is on the same disk and counts as part of the system; {_BY_NETWORK}",
     ),
     Scenario(
         name="sessions-1",

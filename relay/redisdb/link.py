@@ -36,6 +36,10 @@ BATCH: Final = 64
 BATCH_BYTES: Final = 2**20
 """Octets after which a round trip is full: a tenth of a second on a slow network."""
 
+TOGETHER_BYTES: Final = 12 * 1024
+"""A larger batch travels as one transaction. A server reads 16 kB at a time and, with `appendfsync always`, waits for
+the disk after each such piece whose commands were carried out; those of a transaction are carried out at its end."""
+
 PAUSE_S: Final = 0.05
 """Pause before a call is repeated that the server refused for the moment (loading, failing over)."""
 
@@ -270,7 +274,7 @@ class Link:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            replies = await self._exchange(self._commands(batch))
+            replies = await self._exchange(self._commands(batch), together=_is_large(batch))
             if any(isinstance(reply, lib.NoScriptError) for reply in replies):
                 await self._load()
                 strangers = [n for n, reply in enumerate(replies) if isinstance(reply, lib.NoScriptError)]
@@ -332,8 +336,11 @@ class Link:
             return LinkDown(text[:200])
         return LinkRefused(text[:500])
 
-    async def _exchange(self, commands: Sequence[tuple[Word, ...]]) -> list[Any]:
+    async def _exchange(self, commands: Sequence[tuple[Word, ...]], *, together: bool = False) -> list[Any]:
         """Send and read.
+
+        Args:
+            together: as one transaction, which is refused as a whole when the server has no room for one of them.
 
         Raises:
             LinkDown: the connection failed; it is closed.
@@ -344,6 +351,12 @@ class Link:
             async with asyncio.timeout(3 * self.address.timeout_s + 0.01 * len(commands)):
                 if self.address.form is Form.CLUSTER:
                     return await _through_cluster(client, commands)
+                if together:
+                    replies = await self._through_connection(client, [("MULTI",), *commands, ("EXEC",)])
+                    if isinstance(replies[-1], list):
+                        return replies[-1]
+                    if not isinstance(replies[-1], lib.ExecAbortError):
+                        return [replies[-1]] * len(commands)
                 return await self._through_connection(client, commands)
         except LinkDown as error:
             self._failed(str(error), refused=not error.unsure)
@@ -427,6 +440,10 @@ class Link:
     def _fail_waiting(self, error: LinkDown) -> None:
         waiting, self._queue = list(self._queue), deque()
         _fail(waiting, error)
+
+
+def _is_large(batch: Sequence[_Call]) -> bool:
+    return len(batch) > 1 and sum(call.size for call in batch) > TOGETHER_BYTES
 
 
 def _fail(batch: Iterable[_Call], error: LinkDown) -> None:

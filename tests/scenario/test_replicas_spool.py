@@ -15,16 +15,16 @@ from tests.scenario.conftest import Scene
 from tests.scenario.harness import Relay, wait_for
 from tests.scenario.replicas import Fleet, freeze, thaw
 
-pytestmark = [
-    pytest.mark.scenario,
-    pytest.mark.timeout(240),
-    pytest.mark.skipif(not find_server(), reason="no valkey-server or redis-server is installed"),
-]
-
 MESSAGES = int(os.environ.get("RELAY_REPLICA_MESSAGES", "2000"))
 SESSIONS = 12
 CONNECTIONS = 5
 LEASE_S = 2
+
+pytestmark = [
+    pytest.mark.scenario,
+    pytest.mark.timeout(180 + MESSAGES / 20),
+    pytest.mark.skipif(not find_server(), reason="no valkey-server or redis-server is installed"),
+]
 
 
 def shared(server: RedisServer) -> dict[str, str]:
@@ -59,9 +59,9 @@ def test_a_replica_that_never_comes_back_leaves_nothing_behind(scene: Scene) -> 
     names = [f"m{number}" for number in range(MESSAGES)]
     pause_s = 11 * SESSIONS / MESSAGES  # the load goes on through all of it
     with Load(fleet.door.port, names, ledger=ledger, sessions=SESSIONS, pause_s=pause_s) as load:
-        wait_for(lambda: len(ledger.promised) > MESSAGES // 6, seconds=60, what="the first sixth")
+        wait_for(lambda: len(ledger.promised) > MESSAGES // 6, seconds=60 + MESSAGES / 100, what="the first sixth")
         fleet.relays[0].kill()
-        wait_for(lambda: len(ledger.promised) > MESSAGES // 4, seconds=60, what="the first quarter")
+        wait_for(lambda: len(ledger.promised) > MESSAGES // 4, seconds=60 + MESSAGES / 100, what="the first quarter")
         freeze(fleet.relays[1])
         time.sleep(2 * LEASE_S + 1)
         thaw(fleet.relays[1])
@@ -70,9 +70,9 @@ def test_a_replica_that_never_comes_back_leaves_nothing_behind(scene: Scene) -> 
         time.sleep(1)
         assert load.running, "the load was over before the worst"
         server.start()
-        load.wait(150)
+        load.wait(120 + MESSAGES / 40)
     survivor = fleet.relays[2]
-    wait_for(lambda: queued(survivor) == 0, seconds=90, what="an empty queue")
+    wait_for(lambda: queued(survivor) == 0, seconds=90 + MESSAGES / 100, what="an empty queue")
     result = audit(ledger, fleet, sinks)
     sent = {sink.name: sum(len(t["to"]) for t in sink.transactions()) for sink in sinks}
     used = {sink.name: survivor.node(sink.name)["caps"][0]["used"] for sink in sinks}

@@ -14,13 +14,13 @@ from tests.scenario.conftest import Scene
 from tests.scenario.harness import wait_for
 from tests.scenario.replicas import Fleet, freeze, thaw
 
+MESSAGES = int(os.environ.get("RELAY_REPLICA_MESSAGES", "2000"))
+
 pytestmark = [
     pytest.mark.scenario,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(180 + MESSAGES / 20),
     pytest.mark.skipif(not find_server(), reason="no valkey-server or redis-server is installed"),
 ]
-
-MESSAGES = int(os.environ.get("RELAY_REPLICA_MESSAGES", "2000"))
 
 
 def test_caps_are_one_truth_over_replicas_that_die_freeze_and_lose_the_shared_state(scene: Scene) -> None:
@@ -43,9 +43,9 @@ def test_caps_are_one_truth_over_replicas_that_die_freeze_and_lose_the_shared_st
     names = [f"m{number}" for number in range(MESSAGES)]
     pause_s = 5 * 12 / MESSAGES  # the load goes on through all of it
     with Load(fleet.door.port, names, ledger=ledger, sessions=12, pause_s=pause_s) as load:
-        wait_for(lambda: len(ledger.promised) > MESSAGES // 6, seconds=60, what="the first sixth")
+        wait_for(lambda: len(ledger.promised) > MESSAGES // 6, seconds=60 + MESSAGES / 100, what="the first sixth")
         fleet.relays[0].kill()
-        wait_for(lambda: len(ledger.promised) > MESSAGES // 4, seconds=60, what="the first quarter")
+        wait_for(lambda: len(ledger.promised) > MESSAGES // 4, seconds=60 + MESSAGES / 100, what="the first quarter")
         freeze(fleet.relays[1])
         time.sleep(1)
         server.kill()
@@ -55,9 +55,11 @@ def test_caps_are_one_truth_over_replicas_that_die_freeze_and_lose_the_shared_st
         fleet.relays[0].start()
         time.sleep(2)
         thaw(fleet.relays[1])
-        load.wait(120)
+        load.wait(120 + MESSAGES / 40)
     # What was granted at the kill and not sent stays counted; it is known from the state, and no more than that.
-    wait_for(lambda: all(_used(fleet, sink.name) == cap for sink in sinks), seconds=60, what="full caps")
+    wait_for(
+        lambda: all(_used(fleet, sink.name) == cap for sink in sinks), seconds=60 + MESSAGES / 100, what="full caps"
+    )
     wait_for(lambda: not any(worker["attempts"] for r in fleet.relays for worker in r.ask("status")), what="quiet")
     time.sleep(1.5)
     waiting = [entry for relay in fleet.relays for entry in relay.entries()]
