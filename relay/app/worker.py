@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import random
 import signal
+import socket
 import ssl
 import sys
 import time
@@ -301,6 +303,7 @@ class Worker:
             sessions=lambda: sum(listener.sessions for listener in self.listeners),
             counters=lambda: self.counts.snapshot()["events"],
             reload=self.reload,
+            drain=self.drain,
             policy=settings.retry,
             attempts=self.fleet.running,
             busy=self.fleet.full,
@@ -429,6 +432,20 @@ class Worker:
                 self.events.reload_failed(error=str(error))
 
     # Stopping
+
+    async def drain(self) -> dict[str, Any]:
+        """For `relay drain`: take no more mail. What others can deliver goes back to them; our own is delivered on."""
+        if self._phase == "running":
+            self._phase = "draining"
+            self.acceptance.close()
+            for sock in self._context.sockets:
+                with contextlib.suppress(OSError):  # the parent has it open too: nobody must wait in its backlog
+                    sock.shutdown(socket.SHUT_RDWR)
+            deadline = asyncio.get_running_loop().time() + self._settings.config.drain
+            await asyncio.gather(*(listener.drain(deadline) for listener in self.listeners))
+            if is_shared(self.spool):
+                await self.dispatcher.stop(deadline)
+        return {"shared": is_shared(self.spool)}
 
     async def _drain(self) -> None:
         """Stop accepting, let transactions and attempts finish, give the rest back."""

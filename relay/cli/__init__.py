@@ -25,6 +25,7 @@ _COMMANDS = {
     "send": ("relay.cli.send", "send", "Send a test message through a running relay."),
     "status": ("relay.cli.status", "status", "Show queue, connections and nodes."),
     "explain": ("relay.cli.explain", "explain", "Tell the story of one message."),
+    "drain": ("relay.cli.drain", "drain", "Take no more mail and empty the queue, before a replica goes."),
     "queue": ("relay.cli.queue", "queue", "List, show, retry, hold and drop messages."),
     "node": ("relay.cli.node", "node", "List, test, pause and resume nodes."),
     "pool": ("relay.cli.pool", "pool", "List pools."),

@@ -64,7 +64,7 @@ class Operator:
     sessions: number of open client sessions in this process.
     attempts: number of attempts with a node, by name, right now in this process.
     busy: names of the nodes of a pool that have no free place in this process.
-    phase: `starting`, `running` or `stopping`.
+    phase: `starting`, `running`, `draining` or `stopping`.
     workers: how many processes the running relay has.
     troubles: what is wrong beside the mail itself, one line each.
     """
@@ -87,6 +87,7 @@ class Operator:
         busy: Callable[[str], AbstractSet[str]] = lambda _: frozenset(),
         counters: Callable[[], Mapping[str, int]] = dict,
         reload: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+        drain: Callable[[], Awaitable[dict[str, Any]]] | None = None,
         phase: Callable[[], str] = lambda: "running",
         workers: int = 1,
         troubles: Callable[[], Sequence[str]] = tuple,
@@ -108,6 +109,7 @@ class Operator:
         self._busy = busy
         self._counters = counters
         self._reload = reload
+        self._drain = drain
         self._phase = phase
         self._workers = workers
         self._troubles = troubles
@@ -272,6 +274,11 @@ class Operator:
     async def reload(self) -> dict[str, Any]:
         """Read the configuration again. Raises ConfigError, with nothing changed, when it does not validate."""
         return await self._reload() if self._reload else {}
+
+    async def drain(self) -> dict[str, Any]:
+        """Take no more mail and, where the spool is shared, give back what is held. The process goes on delivering what
+        is its own until it is stopped."""
+        return await self._drain() if self._drain else {}
 
     # Helpers
 

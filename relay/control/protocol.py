@@ -30,6 +30,7 @@ OPERATIONS = {
     "node_pause": LOOK_S,
     "node_resume": LOOK_S,
     "reload": ACT_S,
+    "drain": ACT_S,
 }
 """The public methods of `control.operator.Operator` that may be called, and how long each may take."""
 
