@@ -15,6 +15,7 @@ import socket
 import tempfile
 import time
 from pathlib import Path
+from typing import Self
 
 from relay.envelope import Content
 from relay.pools.pool import Cap
@@ -36,14 +37,14 @@ def facts(server: RedisServer) -> dict[str, float]:
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
         connection.sendall(b"INFO\r\nQUIT\r\n")
         text = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
-    return {name: float(value) for name, value in re.findall(r"([a-z_]+):([0-9.]+)\r", text)}
+    return {name: float(value) for name, value in re.findall(r"([a-z_]+):([0-9]+(?:[.][0-9]+)?)\r", text)}
 
 
 class Meter:
     def __init__(self, server: RedisServer, what: str, messages: int) -> None:
         self._server, self._what, self._messages = server, what, messages
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> Self:
         self._before, self._began, self._own = facts(self._server), time.perf_counter(), time.process_time()
         return self
 
