@@ -302,9 +302,8 @@ class Operator:
             yield
             return
         async with self._dispatcher.set_aside(meant_by(chosen)):
-            if isinstance(self._spool, Recalls):
-                await self._spool.recall(chosen)
-            yield
+            with self._spool.taking_back() if isinstance(self._spool, Recalls) else contextlib.nullcontext():
+                yield
 
     async def _delivering(self, chosen: Selection) -> int:
         """How many of the selected are with a node now."""

@@ -23,6 +23,7 @@ to quarantine with a reason; they never deliver part of a message and never refu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -111,9 +112,9 @@ class Selection:
 class Recalls(Protocol):
     """A spool whose messages other processes may hold too."""
 
-    async def recall(self, selection: Selection) -> int:
-        """Take back the selected messages that are leased, by whomever, and not begun. Who held them gets
-        `LeaseLost`. Returns how many."""
+    def taking_back(self) -> AbstractContextManager[None]:
+        """Within it `hold`, `retry` and `drop` also reach what is leased, by whomever, and not begun. Who held it gets
+        `LeaseLost`."""
         ...
 
 

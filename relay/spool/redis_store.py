@@ -26,7 +26,7 @@ import asyncio
 import contextlib
 import math
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -141,6 +141,7 @@ class RedisSpool:
         self._left: set[str] = set()  # names we had, that others may take over from
         self._steady_since: float | None = None  # in touch without a break
         self._failures = 0
+        self._taking_back = 0
         self._closed = False
         self._loop: asyncio.AbstractEventLoop
         self._chores: set[asyncio.Future[Any]] = set()
@@ -519,18 +520,22 @@ class RedisSpool:
         due: float = 0.0,
         standing: Standing = Standing.QUEUED,
         reason: str = "",
-        leased: bool = False,
     ) -> list[Any]:
         done: list[Any] = []
         async for page in self._pages(selection):
-            ids = [entry.message.id for entry in page if entry.leased is leased]
+            ids = [entry.message.id for entry in page if self._taking_back or not entry.leased]
             if ids:
-                text = reason.encode("utf-8", "replace")
-                done += await self._call(OPERATE, verb, repr(due), standing_code(standing), text, *ids)
+                text, steal = reason.encode("utf-8", "replace"), int(self._taking_back > 0)
+                done += await self._call(OPERATE, verb, repr(due), standing_code(standing), text, steal, *ids)
         return done
 
-    async def recall(self, selection: Selection) -> int:
-        return len(await self._operate("recall", selection, leased=True))
+    @contextlib.contextmanager
+    def taking_back(self) -> Iterator[None]:
+        self._taking_back += 1
+        try:
+            yield
+        finally:
+            self._taking_back -= 1
 
     def unhealthy_reason(self) -> str:
         if self._closed:

@@ -1,17 +1,16 @@
--- What an operator does with messages; leased ones are left alone, but `recall` takes back those that are not begun. ARGV: repeated, verb, due, standing, reason, ids.
--- Returns ids that were changed, and for `drop` rows.
+-- What an operator does with messages. ARGV: repeated, verb, due, standing, reason, 1 to take back what is leased and not
+-- begun (else leased ones are left alone), ids. Returns ids that were changed, and for `drop` rows.
 
-local verb, out = ARGV[2], {}
-for n = 6, #ARGV do
+local verb, take_back, out = ARGV[2], ARGV[6] == '1', {}
+for n = 7, #ARGV do
   local id = ARGV[n]
-  local kept = redis.call('HMGET', m(id), 'q', 'st', 'tk')
-  if verb == 'recall' then
-    if kept[1] and kept[3] ~= '' and field(id, 'b') == '0' then
-      drop_lease(id, kept[3])
-      put_back(id, '')
-      out[#out + 1] = id
-    end
-  elseif kept[1] and kept[3] == '' then
+  local kept = redis.call('HMGET', m(id), 'q', 'st', 'tk', 'b')
+  if take_back and kept[1] and kept[3] ~= '' and kept[4] == '0' then
+    drop_lease(id, kept[3])
+    put_back(id, '')
+    kept[3] = ''
+  end
+  if kept[1] and kept[3] == '' then
     local queue, standing = kept[1], tonumber(kept[2])
     if verb == 'retry' then
       redis.call('HSET', m(id), 'st', 0, 'due', ARGV[3], 're', '', 'cr', 0)
