@@ -14,6 +14,7 @@ from typing import Protocol
 
 from relay.envelope import Content
 from relay.outcome import Outcome, RecipientOutcome
+from relay.upstreams.tokens import TokenSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +83,13 @@ class Setting:
         ehlo: the relay's host name, said to SMTP servers.
         clock: epoch seconds, for what is written down; timeouts run on the loop's own clock.
         random: for draws; seeded in tests.
+        tokens: access tokens for this node, when its options have a plan for them (`oauth_options.TokenPlan`).
     """
 
     ehlo: str
     clock: Callable[[], float] = time.time
     random: Random = field(default_factory=Random)
+    tokens: TokenSource | None = None
 
 
 class Upstream(Protocol):

@@ -37,7 +37,7 @@ class SmtpUpstream:
         self._options = options
         self._limits = limits(options.timeouts)
         self._delivered_at = -math.inf  # loop time
-        self._connector = Connector(options, setting.ehlo)
+        self._connector = Connector(options, setting.ehlo, setting.tokens)
         self._pool = ConnectionPool(
             self._connector,
             limit=options.connections,
