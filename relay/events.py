@@ -117,6 +117,11 @@ class Events:
     def node_resumed(self, *, node: str, pool: str, by: str) -> None:
         self._tell("node.resumed", INFO, node=node, pool=pool, by=by)
 
+    def node_token_failed(self, *, node: str, pool: str, error: str, account: bool) -> None:
+        """No access token could be had, or the consent ends soon. `account`: only an operator can mend it; `error`
+        says what to do."""
+        self._tell("node.token_failed", WARNING, node=node, pool=pool, error=error, account=account)
+
     # Process
 
     def started(self, **data: Any) -> None:

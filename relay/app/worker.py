@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.acceptance import Acceptance
-from relay.app.drivers import make_drivers
+from relay.app.drivers import make_desk, make_drivers
 from relay.app.settings import Settings
 from relay.app.shared import Shared
 from relay.bridges.credentials import PasswordChecker
@@ -157,6 +157,9 @@ class Worker:
         self.events.reloaded(bridges=len(fresh.bridges), needs_restart=rest)
         return {"bridges": len(fresh.bridges), "needs_restart": rest}
 
+    def _token_failed(self, node: str, error: str, account: bool) -> None:
+        self.events.node_token_failed(node=node, pool=self.fleet.pool_of(node).name, error=error, account=account)
+
     # Starting
 
     async def _open(self) -> None:
@@ -193,7 +196,8 @@ class Worker:
         rng = random.Random()
         ids = IdSource(clock, shard=self._shard)
         self.router = Router(settings.pools, self.state, clock=clock, rng=rng.random)
-        drivers = make_drivers(settings, rng=rng)
+        self.desk = make_desk(settings, self._token_failed)
+        drivers = make_drivers(settings, rng=rng, desk=self.desk)
         self.fleet = Fleet(settings.pools, drivers, on_free=lambda pool: self.dispatcher.freed(pool))
         self.keeper = HealthKeeper(
             state=self.state,
@@ -406,6 +410,8 @@ class Worker:
         for listener in self.listeners:
             await listener.close()
         await self.fleet.close()
+        if self.desk is not None:
+            await self.desk.close()
         await self.router.close()
         await self.tally.flush()
         await self.spool.close()

@@ -27,6 +27,7 @@ _COMMANDS = {
     "explain": ("relay.cli.explain", "explain", "Tell the story of one message."),
     "queue": ("relay.cli.queue", "queue", "List, show, retry, hold and drop messages."),
     "node": ("relay.cli.node", "node", "List, test, pause and resume nodes."),
+    "oauth": ("relay.cli.oauth", "oauth", "Log nodes in by OAuth 2."),
     "pool": ("relay.cli.pool", "pool", "List pools."),
     "bridge": ("relay.cli.bridge", "bridge", "List, add and revoke bridges."),
     "dkim": ("relay.cli.dkim", "dkim", "Make DKIM keys and check their DNS records."),
