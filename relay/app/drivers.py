@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from relay.upstreams.base import Setting, Upstream
 if TYPE_CHECKING:
     from relay.oauth.desk import TokenDesk, Told
     from relay.upstreams.oauth_options import TokenPlan
+    from relay.upstreams.tokens import TokenSource
 
 TOKENS = "oauth"
 """Folder of stored tokens, below the store's."""
@@ -30,15 +30,17 @@ def make_drivers(settings: Settings, *, rng: random.Random, desk: TokenDesk | No
     Raises:
         UpstreamError: options that cannot work, naming the node.
     """
-    setting = Setting(ehlo=settings.hostname, random=rng)
-    drivers = {}
-    for pool in settings.pools:
-        for node in pool.nodes:
-            options = settings.node_options[node.name]
-            plan = plan_of(options)
-            own = replace(setting, tokens=desk.source(node.name, plan)) if desk and plan else setting
-            drivers[node.name] = make(node.type, node.name, options, own)
-    return drivers
+
+    def tokens(name: str) -> TokenSource | None:
+        plan = plan_of(settings.node_options[name])
+        return desk.source(name, plan) if desk and plan else None
+
+    setting = Setting(ehlo=settings.hostname, random=rng, tokens=tokens)
+    return {
+        node.name: make(node.type, node.name, settings.node_options[node.name], setting)
+        for pool in settings.pools
+        for node in pool.nodes
+    }
 
 
 def make_desk(settings: Settings, told: Told) -> TokenDesk | None:

@@ -83,13 +83,14 @@ class Setting:
         ehlo: the relay's host name, said to SMTP servers.
         clock: epoch seconds, for what is written down; timeouts run on the loop's own clock.
         random: for draws; seeded in tests.
-        tokens: access tokens for this node, when its options have a plan for them (`oauth_options.TokenPlan`).
+        tokens: node name → its source of OAuth 2 access tokens, or None when its options have no plan for them
+            (`oauth_options.TokenPlan`).
     """
 
     ehlo: str
     clock: Callable[[], float] = time.time
     random: Random = field(default_factory=Random)
-    tokens: TokenSource | None = None
+    tokens: Callable[[str], TokenSource | None] | None = None
 
 
 class Upstream(Protocol):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from relay.errors import UpstreamError
 from relay.outcome import Outcome
 
 
-class TokenFault(Exception):
-    """There is no access token; `outcome` says why, for every delivery that needed it."""
+class TokenFault(UpstreamError):
+    """There is no access token; `outcome` says why, for every delivery that needed it: of scope ACCOUNT when only an
+    operator can mend it, else it may pass by itself."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.text)

@@ -67,7 +67,7 @@ async def mailbox(
         desk = TokenDesk(FileTokenStore(folder), lambda _node, text, _account: told.append(text))
         plan = options.token_plan()
         assert plan is not None
-        node = SmtpUpstream("box", options, Setting(ehlo="relay.example", tokens=desk.source("box", plan)))
+        node = SmtpUpstream("box", options, Setting(ehlo="relay.example", tokens=lambda name: desk.source(name, plan)))
         made = Mailbox(smtp, tokens, node, users)
         made.told = told
         try:
