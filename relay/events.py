@@ -104,6 +104,10 @@ class Events:
     def node_recovered(self, *, node: str, pool: str, down_s: float) -> None:
         self._tell("node.recovered", INFO, node=node, pool=pool, down_s=down_s)
 
+    def node_ready(self, *, node: str, pool: str) -> None:
+        """A node passed its first test and is used from now on."""
+        self._tell("node.ready", INFO, node=node, pool=pool)
+
     def node_check_failed(self, *, node: str, pool: str, test_status: str, next_check: float) -> None:
         """`next_check` 0: checking has ended; the node stays off until an operator acts."""
         self._tell("node.check_failed", WARNING, node=node, pool=pool, test_status=test_status, next_check=next_check)

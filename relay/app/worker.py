@@ -189,6 +189,7 @@ class Worker:
         self.state = await SqliteState.open(settings.state_directory / "state.db", clock=clock)
         self._build(directory, incoming)
         await self.router.refresh_health()
+        await self.keeper.prepare()
 
     def _build(self, directory: Path, incoming: Path) -> None:
         settings, clock = self._settings, time.time
@@ -208,6 +209,7 @@ class Worker:
             clock=clock,
             on_change=lambda: self.dispatcher.changed(),
             owner=f"{os.uname().nodename}:{os.getpid()}",
+            start=self._shared.start if settings.config.health.test_at_start else "",
         )
         self.tally = Tally(self.state)
         reports = Reports(

@@ -3,21 +3,25 @@
 Delivery reports what attempts showed; `pools.health` decides; this shell writes the result to the shared state, tells
 it, and runs the re-checks with the node's real transport. A re-check is claimed in the state, so that of many workers
 one tests a node at a time and all see the result.
+
+At a start every node is tested once. One that was never tested takes no mail before (`prepare`); the others go on as
+they were known, and go out when the test fails. Nothing waits for these tests but the mail that has no other node.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from relay.delivery.fleet import Fleet
+from relay.delivery.verdict import Verdict, verdict_of
 from relay.errors import StateUnavailable
 from relay.events import Events
 from relay.outcome import Outcome, Scope, Status
 from relay.pools import health as machine
 from relay.pools.health import HealthPolicy, NodeHealth, NodeStatus
-from relay.router.disposition import describe
+from relay.router.disposition import COOL_DEFAULT_S, describe
 from relay.router.router import Router
 from relay.state import State
 from relay.upstreams.base import Probe
@@ -34,6 +38,12 @@ CLAIMED_S = 5.0
 AWAY_S = 1.0
 """Pause before asking again for a state that is away."""
 
+TESTS_AT_ONCE = 32
+"""Tests under way in one worker: a thousand nodes at a start are not a thousand connections at once."""
+
+START_TTL_S = 3600.0
+"""A worker that begins anew within this time of the relay's start does not test all nodes again."""
+
 UNANSWERED = 5
 """Uncertain ends in a row, without a delivery between them, that take a node out."""
 
@@ -44,6 +54,7 @@ class HealthKeeper:
     Args:
         on_change: called after the health of any node changed, here or elsewhere: held mail may go now.
         owner: name of this worker in claims.
+        start: mark of this start of the relay, the same for all its workers; empty: nodes are not tested at the start.
     """
 
     def __init__(
@@ -57,7 +68,10 @@ class HealthKeeper:
         clock: Callable[[], float],
         on_change: Callable[[], None],
         owner: str,
+        start: str = "",
     ) -> None:
+        self._start = start
+        self._places = asyncio.Semaphore(TESTS_AT_ONCE)
         self._state = state
         self._router = router
         self._fleet = fleet
@@ -69,6 +83,15 @@ class HealthKeeper:
         self._checks: dict[str, asyncio.Task[None]] = {}
         self._is_away = False
         self._unanswered: dict[str, int] = {}
+
+    async def prepare(self) -> None:
+        """Before any mail is delivered: nodes of which nothing is known are out until they are tested."""
+        if not self._start:
+            return
+        now = self._clock()
+        known = await self._state.health()
+        new = [node for node in self._fleet.names() if node not in known]
+        await asyncio.gather(*(self._change(node, lambda h: machine.begin(h, now, self._policy)) for node in new))
 
     async def fault(self, node: str, error: str, *, began_at: float) -> None:
         """A node or account fault: out of the rotation at once (unless the policy only records it)."""
@@ -115,8 +138,12 @@ class HealthKeeper:
         return probe
 
     async def run(self) -> None:
-        """Follow changes made elsewhere and re-check what is due, until cancelled."""
+        """Test what is to be tested at the start, follow changes made elsewhere and re-check what is due, until
+        cancelled."""
         try:
+            if self._start:
+                for node in self._fleet.names():
+                    self._begin_check(node, self._check_at_start)
             while True:
                 try:
                     if await self._router.refresh_health():
@@ -160,31 +187,51 @@ class HealthKeeper:
         for node in self._fleet.names():
             health = self._router.health_of(node)
             if machine.is_check_due(health, now) and node not in self._checks:
-                task = asyncio.create_task(self._check(node), name=f"check-{node}")
-                self._checks[node] = task
-                task.add_done_callback(lambda _, name=node: self._checks.pop(name, None))  # type: ignore[misc]
+                self._begin_check(node, self._check)
 
-    async def _check(self, node: str) -> None:
-        claim = f"check:{node}"
+    def _begin_check(self, node: str, check: Callable[[str], Awaitable[float]]) -> None:
+        task = asyncio.create_task(self._in_place(node, check), name=f"check-{node}")
+        self._checks[node] = task
+        task.add_done_callback(lambda _: self._checks.pop(node, None))
+
+    async def _in_place(self, node: str, check: Callable[[str], Awaitable[float]]) -> None:
+        """`check` gives the pause before this worker may ask about the node again, in seconds."""
+        # Workers tick together; the spread keeps them from asking for the claim at the same moment.
+        await asyncio.sleep(random.uniform(0, TICK_S))
         try:
-            # Workers tick together; the spread keeps them from asking for the claim at the same moment.
-            await asyncio.sleep(random.uniform(0, TICK_S))
-            if not await self._state.claim(claim, owner=self._owner, ttl_s=CHECK_TTL_S, now=self._clock()):
-                await asyncio.sleep(CLAIMED_S)
-                return
-            try:
-                health = (await self._state.health()).get(node, NodeHealth())
-                if machine.is_check_due(health, self._clock()):
-                    await self._judge(node, await self._probe(node))
-                elif health != self._router.health_of(node):
-                    # A fault that was seen here while the state was away; the others never knew of it.
-                    self._router.learn_health(node, health)
-                    self._on_change()
-            finally:
-                await self._state.unclaim(claim, owner=self._owner)
+            async with self._places:
+                pause_s = await check(node)
         except StateUnavailable as error:
             self._tell_away(error)
-            await asyncio.sleep(AWAY_S)
+            pause_s = AWAY_S
+        await asyncio.sleep(pause_s)
+
+    async def _check_at_start(self, node: str) -> float:
+        """Once in a start of the relay, by one of its workers, whatever was known of the node."""
+        health, now = self._router.health_of(node), self._clock()
+        if machine.is_check_due(health, now):
+            return await self._check(node)
+        if machine.is_start_test_due(health, now):
+            claim = f"start:{self._start}:{node}"
+            if await self._state.claim(claim, owner=self._owner, ttl_s=START_TTL_S, now=now):
+                await self._judge(node, await self._probe(node))
+        return 0.0
+
+    async def _check(self, node: str) -> float:
+        claim = f"check:{node}"
+        if not await self._state.claim(claim, owner=self._owner, ttl_s=CHECK_TTL_S, now=self._clock()):
+            return CLAIMED_S
+        try:
+            health = (await self._state.health()).get(node, NodeHealth())
+            if machine.is_check_due(health, self._clock()):
+                await self._judge(node, await self._probe(node))
+            elif health != self._router.health_of(node):
+                # A fault that was seen here while the state was away; the others never knew of it.
+                self._router.learn_health(node, health)
+                self._on_change()
+        finally:
+            await self._state.unclaim(claim, owner=self._owner)
+        return 0.0
 
     async def _probe(self, node: str) -> Probe:
         try:
@@ -205,15 +252,23 @@ class HealthKeeper:
     async def _judge(self, node: str, probe: Probe) -> None:
         now = self._clock()
         pool = self._fleet.pool_of(node).name
-        if probe.outcome.status is Status.DELIVERED:
+        verdict = verdict_of(probe.outcome)
+        error = describe(probe.outcome)
+        if verdict in (Verdict.WELL, Verdict.SLOWER):
             before, after = await self._change(node, lambda h: machine.check_passed(h, now, self._policy))
             if after.status is NodeStatus.ACTIVE and before.status is NodeStatus.INACTIVE:
-                self._events.node_recovered(node=node, pool=pool, down_s=max(0.0, now - before.since))
+                if machine.is_untested(before):
+                    self._events.node_ready(node=node, pool=pool)
+                else:
+                    self._events.node_recovered(node=node, pool=pool, down_s=max(0.0, now - before.since))
+            if verdict is Verdict.SLOWER:
+                await self.cool(node, now + (probe.outcome.retry_after_s or COOL_DEFAULT_S), error)
             return
-        error = describe(probe.outcome)
+        if verdict is Verdict.NOTHING and self._router.health_of(node).status is NodeStatus.ACTIVE:
+            return
         before, after = await self._change(node, lambda h: machine.check_failed(h, now, error, self._policy))
         if after.status is NodeStatus.INACTIVE:
-            if before.status is not NodeStatus.INACTIVE:
+            if before.status is not NodeStatus.INACTIVE or machine.is_untested(before):
                 self._events.node_deactivated(node=node, pool=pool, test_status=error, next_check=after.next_check)
             else:
                 self._events.node_check_failed(node=node, pool=pool, test_status=error, next_check=after.next_check)

@@ -117,6 +117,8 @@ class HealthModel(Options):
     """Take a failing node out at once."""
     auto_recover: Flag = True
     """Bring it back when a test succeeds."""
+    test_at_start: Flag = True
+    """Test every node when the relay starts; one that was never tested takes no mail before it passed."""
 
 
 class RetryModel(Options):
