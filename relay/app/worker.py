@@ -255,6 +255,7 @@ class Worker:
             clock=clock,
             rng=rng,
             hand_in=self.dispatcher.hand_in,
+            ready=self.keeper.first_tests,
         )
         self.gate = BridgeGate(Registry(settings.bridges), PasswordChecker(), self._shared.throttle)
         self.acceptance = Acceptance(

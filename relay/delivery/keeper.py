@@ -11,6 +11,7 @@ they were known, and go out when the test fails. Nothing waits for these tests b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 
@@ -24,16 +25,22 @@ from relay.pools.health import HealthPolicy, NodeHealth, NodeStatus
 from relay.router.disposition import COOL_DEFAULT_S, describe
 from relay.router.router import Router
 from relay.state import State
-from relay.upstreams.base import Probe
+from relay.upstreams.base import Probe, Upstream
 
 TICK_S = 0.25
 """How often other workers' changes are looked for; a deactivated node is out everywhere within this time."""
 
-CHECK_TTL_S = 120.0
-"""A re-check that takes longer than this lost its claim: the worker that ran it is gone or stuck."""
+PROBE_S = 60.0
+"""A test ends after this at the latest."""
+
+CLAIM_S = 10.0
+"""The claim of a test is renewed while it runs and ends soon after its worker was killed: mail may wait for it."""
 
 CLAIMED_S = 5.0
 """Pause before asking again for a re-check that another worker has claimed; its result is seen earlier than that."""
+
+FIRST_TESTS_S = 10.0
+"""Longest wait of a client for first tests: most end within a second."""
 
 AWAY_S = 1.0
 """Pause before asking again for a state that is away."""
@@ -83,6 +90,7 @@ class HealthKeeper:
         self._checks: dict[str, asyncio.Task[None]] = {}
         self._is_away = False
         self._unanswered: dict[str, int] = {}
+        self._untested: set[str] = set()
 
     async def prepare(self) -> None:
         """Before any mail is delivered: nodes of which nothing is known are out until they are tested."""
@@ -92,6 +100,21 @@ class HealthKeeper:
         known = await self._state.health()
         new = [node for node in self._fleet.names() if node not in known]
         await asyncio.gather(*(self._change(node, lambda h: machine.begin(h, now, self._policy)) for node in new))
+        self._untested = {node for node in self._fleet.names() if machine.is_untested(self._router.health_of(node))}
+
+    async def first_tests(self, pool: str) -> None:
+        """Wait until a node of this pool has passed its first test, or all have their result, if no node of it can
+        take mail before. At once at any time but the start."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + FIRST_TESTS_S
+        while self._untested and loop.time() < give_up:
+            self._untested = {n for n in self._untested if machine.is_untested(self._router.health_of(n))}
+            nodes = self._fleet.pools[pool].nodes
+            now = self._clock()
+            usable = any(machine.is_available(self._router.health_of(node.name), now) is None for node in nodes)
+            if usable or self._untested.isdisjoint(node.name for node in nodes):
+                return
+            await asyncio.sleep(TICK_S / 5)
 
     async def fault(self, node: str, error: str, *, began_at: float) -> None:
         """A node or account fault: out of the rotation at once (unless the policy only records it)."""
@@ -219,8 +242,9 @@ class HealthKeeper:
 
     async def _check(self, node: str) -> float:
         claim = f"check:{node}"
-        if not await self._state.claim(claim, owner=self._owner, ttl_s=CHECK_TTL_S, now=self._clock()):
+        if not await self._claim(claim):
             return CLAIMED_S
+        renewal = asyncio.create_task(self._renew(claim), name=f"claim-{node}")
         try:
             health = (await self._state.health()).get(node, NodeHealth())
             if machine.is_check_due(health, self._clock()):
@@ -230,18 +254,22 @@ class HealthKeeper:
                 self._router.learn_health(node, health)
                 self._on_change()
         finally:
+            renewal.cancel()
+            await asyncio.wait([renewal])
             await self._state.unclaim(claim, owner=self._owner)
         return 0.0
 
+    async def _claim(self, name: str) -> bool:
+        return await self._state.claim(name, owner=self._owner, ttl_s=CLAIM_S, now=self._clock())
+
+    async def _renew(self, claim: str) -> None:
+        with contextlib.suppress(StateUnavailable):  # without it two workers may test one node; that harms nobody
+            while True:
+                await asyncio.sleep(CLAIM_S / 3)
+                await self._claim(claim)
+
     async def _probe(self, node: str) -> Probe:
-        try:
-            async with asyncio.timeout(CHECK_TTL_S / 2):
-                return await self._fleet.upstream(node).probe()
-        except TimeoutError:
-            return Probe(outcome=_probe_failed(f"the test did not end within {CHECK_TTL_S / 2:.0f} s"))
-        except Exception as error:  # a bug of the driver: the node is no better for it, and the others are no worse
-            self._events.fault(where=f"node {node}", error=f"its test failed: {type(error).__name__}: {error}")
-            return Probe(outcome=_probe_failed(f"internal fault of the driver ({type(error).__name__})"))
+        return await probed(self._fleet.upstream(node), node, self._events)
 
     def _tell_away(self, error: StateUnavailable) -> None:
         """Once, until the state is back."""
@@ -272,6 +300,18 @@ class HealthKeeper:
                 self._events.node_deactivated(node=node, pool=pool, test_status=error, next_check=after.next_check)
             else:
                 self._events.node_check_failed(node=node, pool=pool, test_status=error, next_check=after.next_check)
+
+
+async def probed(upstream: Upstream, node: str, events: Events) -> Probe:
+    """The test of a node, ended in time whatever its driver does."""
+    try:
+        async with asyncio.timeout(PROBE_S):
+            return await upstream.probe()
+    except TimeoutError:
+        return Probe(outcome=_probe_failed(f"the test did not end within {PROBE_S:.0f} s"))
+    except Exception as error:  # a bug of the driver: the node is no better for it, and the others are no worse
+        events.fault(where=f"node {node}", error=f"its test failed: {type(error).__name__}: {error}")
+        return Probe(outcome=_probe_failed(f"internal fault of the driver ({type(error).__name__})"))
 
 
 def _probe_failed(text: str) -> Outcome:

@@ -382,6 +382,7 @@ class Rig:
             clock=self.clock,
             rng=self.rng,
             hand_in=self.dispatcher.hand_in,
+            ready=self.keeper.first_tests,
         )
         self.gate = BridgeGate(Registry(self.bridges), PasswordChecker(), AuthThrottle(slots=8))
         self.acceptance = Acceptance(

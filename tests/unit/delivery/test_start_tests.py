@@ -156,9 +156,53 @@ async def test_a_thousand_nodes_are_not_a_thousand_connections(monkeypatch):
 async def test_a_test_that_hangs_ends_and_the_node_stays_out():
     async with Rig(pools=ONE, start_mark="s1") as rig:
         rig.nodes["n1"].probe_took_s = 10_000.0
-        await asyncio.sleep(module.CHECK_TTL_S / 2 + 2)
+        await asyncio.sleep(module.PROBE_S + 2)
         assert "did not end within" in health(rig).test_status
         assert story(rig) == ["node.deactivated"]
+
+
+async def test_the_claim_of_a_worker_that_was_killed_in_a_test_ends_soon():
+    state = FaultyState()
+    killed = Rig(pools=ONE, state=state, owner="w0", start_mark="s1")
+    killed.nodes["n1"].probe_took_s = 10_000.0
+    await killed.keeper.prepare()
+    await state.claim("check:n1", owner="w0", ttl_s=module.CLAIM_S, now=killed.clock())
+    async with Rig(pools=ONE, state=state, owner="w1", start_mark="s2") as rig:
+        await rig.until(lambda: health(rig).status is NodeStatus.ACTIVE, within_s=16)
+
+
+async def test_a_long_test_keeps_its_claim():
+    state = FaultyState()
+    one, two = (Rig(pools=ONE, state=state, owner=f"w{n}", start_mark="s1") for n in range(2))
+    for rig in (one, two):
+        rig.nodes["n1"].probe_took_s = 45.0
+    async with one, two:
+        await asyncio.sleep(44)
+        assert one.nodes["n1"].probes + two.nodes["n1"].probes == 1
+        await asyncio.sleep(4)
+        assert health(one).status is health(two).status is NodeStatus.ACTIVE
+
+
+@pytest.mark.parametrize(("took_s", "waits_s"), [(2.0, 2.0), (60.0, 10.0)], ids=["soon", "late"])
+async def test_a_direct_delivery_waits_a_while_for_first_tests(took_s, waits_s):
+    async with Rig(pools=ONE, start_mark="s1") as rig:
+        rig.nodes["n1"].probe_took_s = took_s
+        began = rig.clock()
+        await rig.keeper.first_tests("p")
+        assert rig.clock() - began == pytest.approx(waits_s, abs=0.6)
+        began = rig.clock()
+        await rig.keeper.first_tests("p")
+        assert rig.clock() - began <= (0.0 if took_s == 2.0 else 10.1)
+
+
+async def test_a_direct_delivery_does_not_wait_where_a_node_is_known():
+    state = FaultyState()
+    await known(state, "n2")
+    async with Rig(pools=TWO, state=state, start_mark="s1") as rig:
+        rig.nodes["n1"].probe_took_s = 60.0
+        began = rig.clock()
+        await rig.keeper.first_tests("p")
+        assert rig.clock() == began
 
 
 async def test_where_nothing_is_taken_out_nothing_is_held_back():
