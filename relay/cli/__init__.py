@@ -31,6 +31,7 @@ _COMMANDS = {
     "pool": ("relay.cli.pool", "pool", "List pools."),
     "bridge": ("relay.cli.bridge", "bridge", "List, add and revoke bridges."),
     "dkim": ("relay.cli.dkim", "dkim", "Make DKIM keys and check their DNS records."),
+    "secret": ("relay.cli.secret", "secret", "Seal secrets in the configuration."),
     "healthcheck": ("relay.cli.status", "healthcheck", "Exit 0 when the relay is up and can accept mail."),
 }
 

@@ -17,6 +17,7 @@ from relay.config.models.server import (
     LogModel,
     MtaModel,
     RetryModel,
+    SecretsModel,
     SpoolModel,
     Store,
     StoreModel,
@@ -55,6 +56,8 @@ class Config(Options):
     """Storing a message must end within this time, else the client hears 451 and nothing is delivered."""
     drain: Annotated[Period, Field(le=3600.0)] = 25.0
     """Time to finish what runs when the relay is told to stop."""
+    secrets: SecretsModel = SecretsModel()
+    """Keys of sealed secrets."""
     headers: Annotated[Headers, Field(default_factory=dict)]
     """Headers added to every message."""
     dkim: tuple[DkimModel, ...] = ()

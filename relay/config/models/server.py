@@ -150,6 +150,13 @@ class DsnModel(Options):
     """Pool that reports go through; the one of the failed message when left out."""
 
 
+class SecretsModel(Options):
+    """How `${sealed:…}` values in these files are opened."""
+
+    key_file: FilePath | None = None
+    """File with the keys, one a line, the first one seals; RELAY_SECRET_KEY and RELAY_SECRET_KEY_FILE win over it."""
+
+
 class LogModel(Options):
     """What is written, and where."""
 
