@@ -12,15 +12,16 @@ def secret_names(model: type[BaseModel]) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for name, info in model.model_fields.items():
         key = info.alias or name
-        if _holds(info.annotation, SecretStr):
+        if is_secret(info.annotation):
             found.append((key,))
         elif (inner := _model_in(info.annotation)) is not None:
             found += [(key, *rest) for rest in secret_names(inner)]
     return found
 
 
-def _holds(annotation: Any, kind: type) -> bool:
-    return annotation is kind or any(_holds(part, kind) for part in get_args(annotation))
+def is_secret(annotation: Any) -> bool:
+    """A field of this type holds a secret."""
+    return annotation is SecretStr or any(is_secret(part) for part in get_args(annotation))
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
