@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 
 from relay.config.models.traffic import NODE_CLASSES
 from relay.upstreams.smtp_options import SmtpOptions
-from relay.upstreams.smtp_presets import MB, PRESETS
+from relay.upstreams.smtp_presets import MB, PRESETS, place
 
 NODE = NODE_CLASSES["smtp"]
 
@@ -117,3 +118,16 @@ def test_what_is_missing_is_said(keys: dict[str, Any], place: tuple[str, ...], t
 def test_an_unknown_preset_is_the_only_fault() -> None:
     [(place, _)] = faults(preset="gmial")
     assert place == ("preset",)
+
+
+def test_the_table_of_the_documentation_holds_every_preset() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "smtp-providers.md").read_text()
+    rows = {line.split("|")[1].strip(" `"): line for line in page.splitlines() if line.startswith("| `")}
+    for name, preset in PRESETS.items():
+        row = rows[name]
+        assert (place(preset, "") or preset.host.replace("{region}", "REGION")) in row
+        assert f"{preset.port} {preset.tls}" in row
+        assert all(f"{limit} a {window}" in row for window, limit in preset.caps.items())
+        assert not preset.max_recipients or f"{preset.max_recipients} recipients" in row
+        assert not preset.max_size or f"{preset.max_size // MB} MB" in row
+        assert not preset.username.strip("@") or f"`{preset.username}`" in row
