@@ -12,9 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from relay.values import thawed
+
 INFO, WARNING, ERROR = "info", "warning", "error"
 
 
+@thawed
 @dataclass(frozen=True, slots=True)
 class Event:
     """`at`: epoch seconds. `message_id`: spool id, or empty when the event is not about one message."""

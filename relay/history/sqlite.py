@@ -29,6 +29,9 @@ WRITE_EVERY_S = 0.2
 TRIM_EVENTS = 2_000
 """Removed in one round at most: 10,000 a second, more than a core can bring in, in steps of some 5 ms."""
 
+MANY = 100
+"""Rows in one statement: each costs the writer a turn at the interpreter lock, taken from the event loop."""
+
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS event (
         number INTEGER PRIMARY KEY,
@@ -181,10 +184,13 @@ class SqliteHistory:
         if not gathered and trim_to is None:
             return
         connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(
-            "INSERT INTO event (message, at, data) VALUES (?, ?, ?)",
-            [(key_of(message_id) if is_id(message_id) else 0, now, data) for message_id, data in gathered],
-        )
+        for start in range(0, len(gathered), MANY):
+            part = gathered[start : start + MANY]
+            values: list[object] = []
+            for message_id, data in part:
+                values += (key_of(message_id) if is_id(message_id) else 0, now, data)
+            rows = ",".join(["(?,?,?)"] * len(part))
+            connection.execute(f"INSERT INTO event (message, at, data) VALUES {rows}", values)  # noqa: S608
         if trim_to is not None:
             connection.execute("DELETE FROM event WHERE number <= ?", (trim_to,))
         connection.execute("COMMIT")

@@ -10,8 +10,10 @@ from typing import Protocol
 
 from relay.bridges.bridge import Bridge
 from relay.envelope import Content, Recipient, Reply
+from relay.values import thawed
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionInfo:
     """Who is at the other end.
@@ -34,6 +36,7 @@ class SessionInfo:
     username: str = ""
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
     """One finished transaction, content complete and canonical (every line ends CRLF, dots unstuffed, no NUL).

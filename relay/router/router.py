@@ -248,6 +248,11 @@ class Router:
         wanted: int,
     ) -> Decision:
         """Ask for room at the nodes in their order, up to the first that needs none."""
+        cost = min(wanted, max(1, first.max_recipients))
+        candidate = self._candidates.get(first.name) or _candidate(first)
+        ready = self._permits.at_once(candidate, cost)
+        if ready is not None:
+            return self._route(screening, first, ready, cost, f"{mode} turn {turn}")
         asked = [first]
         spare: Node | None = None
         for node in ordered:
@@ -255,7 +260,6 @@ class Router:
                 spare = node
                 break
             asked.append(node)
-        cost = min(wanted, max(1, first.max_recipients))
         request = PermitRequest(
             tuple([self._candidates.get(node.name) or _candidate(node) for node in asked]),
             cost,

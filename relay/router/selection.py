@@ -26,6 +26,7 @@ from relay.pools.health import NodeHealth, NodeStatus, free_at, is_available, se
 from relay.pools.pool import Node, Pool, Rotation
 from relay.router.words import clock_words
 from relay.state import Permit
+from relay.values import thawed
 
 LOOK_AGAIN_S = 60.0
 """Hold when nothing tells when it could end, for example all nodes paused by hand. The owner opens gates earlier when
@@ -82,6 +83,7 @@ class GateKey(NamedTuple):
     bound_until: float
 
 
+@thawed
 @dataclass(frozen=True, slots=True)
 class Route:
     """Hand over to `node` now.
@@ -151,6 +153,7 @@ class Screening(NamedTuple):
     trace: list[Considered]
 
 
+@thawed
 @dataclass(frozen=True, slots=True)
 class Full:
     """Caps that ruled nodes out: the reason by node name, and when the first of them has room again."""

@@ -38,6 +38,7 @@ from relay.spool.sqlite_rows import (
     read_row,
     refuse_newer,
 )
+from relay.spool.sqlite_writes import equip
 
 
 class SqliteSpool:
@@ -84,7 +85,7 @@ class SqliteSpool:
             max_bytes=max_bytes,
         )
         self._core = Core(
-            GroupCommit(self._path, migrate=migrate, committer=committer),
+            GroupCommit(self._path, migrate=migrate, equip=equip, committer=committer),
             Bodies(directory / f"bodies-{shard}", self._disk),
             room,
             on_quarantine,

@@ -27,7 +27,7 @@ from relay.spool.sqlite_bodies import Bodies
 from relay.spool.sqlite_room import Room
 from relay.spool.sqlite_rows import CODES
 from relay.spool.sqlite_tally import Tallies
-from relay.spool.sqlite_writes import Touch, Write, apply
+from relay.spool.sqlite_writes import WRITES, Touch, Write
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ class Core:
 
     def join(self, writes: Sequence[Write], *, size: int, after: Callable[[Any], None]) -> Ticket:
         try:
-            return self.group.join(apply, writes, size=size, after=after)
+            return self.group.join(WRITES, writes, size=size, after=after)
         except StoreFailed as error:
             raise SpoolUnhealthy(str(error)) from error
 

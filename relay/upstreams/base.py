@@ -15,6 +15,7 @@ from typing import Protocol
 from relay.envelope import Content
 from relay.outcome import Outcome, RecipientOutcome
 from relay.upstreams.tokens import TokenSource
+from relay.values import thawed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Capabilities:
     max_size: int = 0
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundRecipient:
     address: str
@@ -41,6 +43,7 @@ class OutboundRecipient:
     orcpt: str = ""
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outbound:
     """One message for one node, for the recipients that are still pending.

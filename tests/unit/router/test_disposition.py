@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from relay.envelope import Message, Recipient, RecipientStatus
 from relay.outcome import Outcome, RecipientOutcome, Scope, Status
 from relay.pools.pool import Node, Pool
+from relay.router import disposition
 from relay.router.disposition import (
     CoolDown,
     Delivered,
@@ -145,6 +146,22 @@ def test_the_answer_is_recorded_with_the_recipient() -> None:
     (failed,) = result.failed
     assert (failed.code, failed.enhanced, failed.node, len(failed.text)) == (550, "5.1.1", "n0", 500)
     assert result.message.recipients == (failed,)
+
+
+@pytest.mark.parametrize(
+    "run", [Run(), Run(tried=frozenset({"z"}), waiting=frozenset({B}), wait_s=5.0, reason="z: no")]
+)
+@pytest.mark.parametrize("recipients", [(A,), (A, B, C)], ids=["one", "three"])
+@pytest.mark.parametrize("age_s", [1.0, 2 * 86400.0], ids=["young", "past its age"])
+def test_the_short_way_of_what_is_delivered_whole_says_what_the_rules_say(
+    monkeypatch: pytest.MonkeyPatch, run: Run, recipients: tuple[str, ...], age_s: float
+) -> None:
+    subject = replace(message(*recipients), received_at=NOW - age_s)
+    answers = {address: replace(OK, text=f"queued as {address}") for address in recipients}
+    short = settle(answers, subject=subject, run=run)
+    monkeypatch.setattr(disposition, "_all_taken", lambda *_: None)
+    assert short == settle(answers, subject=subject, run=run)
+    assert short.next is Next.DONE
 
 
 def test_final_recipients_are_left_alone() -> None:
