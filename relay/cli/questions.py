@@ -16,7 +16,9 @@ from pydantic.fields import FieldInfo
 
 from relay.upstreams.smtp_presets import PRESETS
 
-_TELLING = frozenset({"username", "access_key_id", "region", "client_id", "tenant", "account", "user", "mailbox"})
+_TELLING = frozenset(
+    {"host", "url", "username", "access_key_id", "region", "client_id", "tenant", "account", "user", "mailbox"}
+)
 """Optional keys that most users of a type give."""
 
 
