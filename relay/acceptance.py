@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relay.bridges.bridge import Bridge
 from relay.bridges.registry import BridgeGate
@@ -51,7 +51,7 @@ class AcceptancePolicy:
 
 
 class Acceptance:
-    """Takes finished transactions. `pools` is swapped whole on reload; the gate swaps its registry by itself."""
+    """Takes finished transactions."""
 
     def __init__(
         self,
@@ -92,6 +92,13 @@ class Acceptance:
     def admits(self, bridge: Bridge) -> bool:
         return self._gate.admits(bridge)
 
+    def renewed(self, bridge: Bridge, username: str) -> Bridge | None:
+        return self._gate.renewed(bridge, username)
+
+    def use(self, pools: Mapping[str, Pool], policy: AcceptancePolicy) -> None:
+        """From now on; the gate is given its registry by itself."""
+        self.pools, self._policy = pools, policy
+
     def check_open(self, size: int) -> Reply | None:
         if self._closing:
             return CLOSING
@@ -107,7 +114,9 @@ class Acceptance:
     async def submit(self, submission: Submission, *, deadline: float) -> Reply:
         """Take one message. One that was stored after `deadline` (loop time) is removed again: the client is told
         that it was not taken and will send it once more (R04)."""
-        bridge = submission.bridge
+        bridge = self._gate.registry.named(submission.bridge.name) or submission.bridge
+        if bridge is not submission.bridge:  # reconfigured since MAIL: its pool of before may be gone
+            submission = replace(submission, bridge=bridge)
         now = self._clock()
         message_id = self._ids.next()
         prepared = prepare(
@@ -254,8 +263,11 @@ class Acceptance:
         extra: dict[str, object] = {}
         if message.campaign:
             extra["campaign"] = message.campaign
-        if prepared.unsigned_by_removal:
-            extra["signature_broken_by_removing"] = list(prepared.unsigned_by_removal)
+        if prepared.removed:
+            if prepared.unsigned_by_removal:
+                extra["signature_broken_by_removing"] = list(prepared.unsigned_by_removal)
+            if ignored := _ignored(submission.bridge, prepared):
+                extra["ignored_headers"] = ignored
         self._events.message_accepted(
             message.id,
             session=session.session,
@@ -269,6 +281,21 @@ class Acceptance:
             message_id=message.facts.message_id,
             **extra,
         )
+
+
+def _ignored(bridge: Bridge, prepared: Prepared) -> list[str]:
+    """Control fields that had no effect, and why: the client thinks that it steers its mail, and does not."""
+    ignored = []
+    if "x-relay-campaign" in prepared.removed and not prepared.campaign:
+        ignored.append("x-relay-campaign: a tag is 1 to 64 letters, digits, '.', '_' or '-'")
+    for name, value in (("x-relay-rotation", prepared.rotation), ("x-relay-lane", prepared.lane)):
+        if name not in prepared.removed:
+            continue
+        if value is None:
+            ignored.append(f"{name}: no such value")
+        elif not bridge.may_choose:
+            ignored.append(f"{name}: bridge {bridge.name} may not choose (may_choose)")
+    return ignored
 
 
 def _needs_smtputf8(submission: Submission, prepared: Prepared) -> bool:

@@ -151,6 +151,10 @@ class Events:
         """The running configuration goes on."""
         self._tell("relay.reload_failed", ERROR, error=error)
 
+    def reload_returned(self, *, why: str) -> None:
+        """Delivery broke after a reload; the configuration before it is back. The files still hold the other one."""
+        self._tell("relay.reload_returned", ERROR, why=why)
+
     def fault(self, *, where: str, error: str) -> None:
         """Something failed that is ours to fix; the mail flow goes on."""
         self._tell("relay.fault", ERROR, where=where, error=error)

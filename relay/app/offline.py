@@ -137,8 +137,7 @@ class _Stopped:
         settings = Settings(self._path, self._loaded)
         desk = make_desk(settings, lambda _node, _error, _account: None)
         drivers = make_drivers(settings, rng=random.Random(), desk=desk)
-        if desk is not None:
-            self._stack.push_async_callback(desk.close)
+        self._stack.push_async_callback(desk.close)
         for driver in drivers.values():
             self._stack.push_async_callback(driver.close)
         become_owner(self._site.directory)  # all is imported: the other user might not be able to read our code

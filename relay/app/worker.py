@@ -1,56 +1,42 @@
-"""One worker process: its objects, the order in which they start and stop."""
+"""One worker process: the order in which its parts start and stop, and what goes on beside the mail."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import random
 import signal
-import ssl
-import sys
+import socket
 import time
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from relay.acceptance import Acceptance
-from relay.app.drivers import make_desk, make_drivers
+from relay.app.drivers import make_desk
+from relay.app.frozen import thaw
+from relay.app.parts import ListenerParts, Parts, make_parts
+from relay.app.plant import Plant
+from relay.app.reload import Reloader
 from relay.app.settings import Settings
 from relay.app.shared import Shared
-from relay.bridges.credentials import PasswordChecker
-from relay.bridges.registry import BridgeGate, Registry
-from relay.config.load import load
+from relay.app.stores import open_stores
+from relay.bridges.registry import BridgeGate
 from relay.control.operator import Operator
-from relay.control.protocol import socket_path
+from relay.control.protocol import ControlError, socket_path
 from relay.control.server import ControlServer
-from relay.delivery.attempt import Attempts
-from relay.delivery.direct import Direct
 from relay.delivery.dispatcher import Dispatcher
-from relay.delivery.fleet import Fleet
-from relay.delivery.keeper import HealthKeeper
-from relay.delivery.render import Renderer
-from relay.delivery.reports import Reports
 from relay.delivery.suspects import Verdict, judge
-from relay.delivery.tally import Tally
 from relay.envelope import Message
 from relay.errors import ConfigError, SpoolError, StateUnavailable
-from relay.events import Events
-from relay.history import HistorySink
-from relay.history.sqlite import SqliteHistory
-from relay.ids import IdSource
 from relay.listener.server import Listener
 from relay.logs.log import Log
+from relay.process.listen_sockets import ListenAddress, bind_one, is_own, shut
 from relay.process.supervisor import WorkerContext
-from relay.router.router import Router
-from relay.sinks import CountSink, LogSink
 from relay.spool import Selection, Standing
 from relay.spool.sqlite import SqliteSpool
 from relay.spool.sqlite_claim import shards as shards_in
-from relay.state.sqlite import SqliteState
-
-EVENTS_A_MESSAGE = 3
-"""Accepted, attempted, and one to spare for those that are deferred."""
+from relay.tap import Tap
 
 ADOPT_EVERY_S = 60.0
 """How often shards without a worker are looked for."""
@@ -68,7 +54,12 @@ def _calm_collector() -> None:
 
 
 class Worker:
-    """Builds everything from settings, runs it, and takes it down again."""
+    """Opens the stores, puts the plant together, runs it, and takes it down again.
+
+    Args:
+        settings: what the relay was started with. Where another configuration was taken over since, a worker that
+            starts later begins with that one.
+    """
 
     def __init__(self, settings: Settings, context: WorkerContext, shared: Shared, log: Log) -> None:
         self._settings = settings
@@ -78,10 +69,32 @@ class Worker:
         self._shared = shared
         self._stop = asyncio.Event()
         self._reload_wanted = asyncio.Event()
-        self._reloading = asyncio.Lock()
         self._phase = "starting"
+        self._tap = Tap()
+        self._desk = make_desk(settings, self._token_failed)
         self._unadoptable: set[str] = set()
-        self._shares: Mapping[str, int] = {bridge.name: bridge.share for bridge in settings.bridges}
+
+    # What tests and tools look at
+
+    @property
+    def spool(self) -> SqliteSpool:
+        return self.stores.spool
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        return self.plant.dispatcher
+
+    @property
+    def gate(self) -> BridgeGate:
+        return self.plant.gate
+
+    @property
+    def acceptance(self) -> Acceptance:
+        return self.plant.acceptance
+
+    @property
+    def listeners(self) -> list[Listener]:
+        return self.plant.listeners
 
     async def run(self) -> int:
         """Serve until SIGTERM; the exit code."""
@@ -97,14 +110,14 @@ class Worker:
             async with asyncio.TaskGroup() as tasks:
                 background = [
                     tasks.create_task(self._deliver(suspects), name="dispatcher"),
-                    tasks.create_task(self.keeper.run(), name="keeper"),
+                    tasks.create_task(self.plant.keeper.run(), name="keeper"),
                     tasks.create_task(self._flush(), name="flush"),
                     tasks.create_task(self._reload_when_asked(), name="reload"),
+                    tasks.create_task(self.reloader.follow(), name="follow"),
                     tasks.create_task(self._watch_spool(), name="watch"),
                     tasks.create_task(self._adopt_later(), name="adopt"),
                 ]
-                for listener, sock in zip(self.listeners, self._context.sockets, strict=True):
-                    await listener.start(sock=sock)
+                await self.plant.open()
                 self.events.started(shard=self._shard, pid=os.getpid())
                 self._phase = "running"
                 self._context.ready()
@@ -119,188 +132,100 @@ class Worker:
         return os.EX_IOERR if failed else 0
 
     async def reload(self) -> dict[str, Any]:
-        """Read the configuration again and take over the bridges, and certificates that were renewed under their old
-        names; everything else is named as needing a restart. All of it, or nothing.
-
-        Raises:
-            ConfigError: it does not validate; nothing has changed.
-        """
-        async with self._reloading:
-            # In a thread: a thousand bridges take a fifth of a second to read.
-            fresh, registry, contexts = await asyncio.to_thread(self._read_again)
-            self.gate.replace(registry)
-            for listener, context in zip(self.listeners, contexts, strict=True):
-                if context is not None:
-                    listener.use_tls_context(context)
-            return self._reloaded(fresh)
-
-    def _read_again(self) -> tuple[Settings, Registry, list[ssl.SSLContext | None]]:
-        """What a reload takes over. A message in the queue of a bridge that is gone still leaves: it was promised."""
-        fresh = Settings(self._settings.path, load(self._settings.path))
-        registry = Registry(fresh.bridges, previous=self.gate.registry)
-        missing = sorted({b.pool for b in fresh.bridges} - {p.name for p in self._settings.pools})
-        if missing:
-            raise ConfigError(f"bridges lead to pools that need a restart first: {', '.join(missing)}")
-        ours = self._settings.config.listeners
-        try:
-            contexts = [
-                fresh.tls_context(listener) if listener in fresh.config.listeners else None for listener in ours
-            ]
-        except OSError as error:  # ssl.SSLError among them: written to since it was checked
-            raise ConfigError(f"certificate: {error}") from error
-        return fresh, registry, contexts
-
-    def _reloaded(self, fresh: Settings) -> dict[str, Any]:
-        self._shares = {bridge.name: bridge.share for bridge in fresh.bridges}
-        old, new = self._settings.config, fresh.config
-        rest = [key for key in type(old).model_fields if key != "bridges" and getattr(old, key) != getattr(new, key)]
-        self.events.reloaded(bridges=len(fresh.bridges), needs_restart=rest)
-        return {"bridges": len(fresh.bridges), "needs_restart": rest}
+        """See `Reloader.reload`."""
+        return await self.reloader.reload()
 
     def _token_failed(self, node: str, error: str, account: bool) -> None:
-        self.events.node_token_failed(node=node, pool=self.fleet.pool_of(node).name, error=error, account=account)
+        fleet = self.plant.fleet
+        pool = fleet.pool_of(node).name if node in fleet else ""
+        self.events.node_token_failed(node=node, pool=pool, error=error, account=account)
 
     # Starting
 
     async def _open(self) -> None:
-        settings, clock = self._settings, time.time
-        config = settings.config
-        directory = settings.directory
-        incoming = directory / "incoming"
-        incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.history = SqliteHistory(
-            directory,
-            self._shard,
-            max_age_s=config.history.keep_for,
-            max_events=EVENTS_A_MESSAGE * config.history.max_messages or sys.maxsize,
-        )
-        await self.history.start()
-        self.counts = CountSink(clock)
-        self.events = Events([LogSink(self._log), HistorySink(self.history), self.counts], clock)
-        self.spool = SqliteSpool(
-            directory,
+        """Raises ConfigError before anything is opened when the configuration cannot work."""
+        generation, parts = self._parts()
+        doors = self._doors(parts)
+        self.stores = await open_stores(parts.settings, self._shard, self._log)
+        self.events = self.stores.events
+        self.plant = Plant(
+            parts,
+            self.stores,
+            self._shared,
+            self._log,
+            doors=doors,
             shard=self._shard,
-            min_free=config.spool.min_free,
-            max_messages=config.spool.max_messages,
-            max_bytes=config.spool.max_bytes,
-            on_quarantine=lambda message_id, why: self.events.message_quarantined(message_id, why=f"damaged: {why}"),
+            index=self._context.index,
+            tap=self._tap,
+            desk=self._desk,
         )
-        await self.spool.start()
-        self.state = await SqliteState.open(settings.state_directory / "state.db", clock=clock)
-        self._build(directory, incoming)
-        await self.router.refresh_health()
-        await self.keeper.prepare()
-
-    def _build(self, directory: Path, incoming: Path) -> None:
-        settings, clock = self._settings, time.time
-        pools = {pool.name: pool for pool in settings.pools}
-        rng = random.Random()
-        ids = IdSource(clock, shard=self._shard)
-        self.router = Router(settings.pools, self.state, clock=clock, rng=rng.random)
-        self.desk = make_desk(settings, self._token_failed)
-        drivers = make_drivers(settings, rng=rng, desk=self.desk)
-        self.fleet = Fleet(settings.pools, drivers, on_free=lambda pool: self.dispatcher.freed(pool))
-        self.keeper = HealthKeeper(
-            state=self.state,
-            router=self.router,
-            fleet=self.fleet,
-            policy=settings.health,
+        self.reloader = Reloader(
+            self.plant,
+            self._shared.configuration,
+            started=self._settings,
+            generation=generation,
+            others=[shard for shard in self._settings.shards if shard != self._shard],
             events=self.events,
-            clock=clock,
-            on_change=lambda: self.dispatcher.changed(),
-            owner=f"{os.uname().nodename}:{os.getpid()}",
-            start=self._shared.start if settings.config.health.test_at_start else "",
+            taken=self._taken,
         )
-        self.tally = Tally(self.state)
-        reports = Reports(
-            spool=self.spool,
-            pools=pools,
-            ids=ids,
-            events=self.events,
-            policy=settings.reports,
-            clock=clock,
-            stored=lambda message: self.dispatcher.stored(message),
-        )
-        attempts = Attempts(
-            spool=self.spool,
-            router=self.router,
-            fleet=self.fleet,
-            keeper=self.keeper,
-            renderer=Renderer(
-                headers=tuple(settings.config.headers.items()), signer=settings.signer(), scratch=incoming, clock=clock
-            ),
-            reports=reports,
-            tally=self.tally,
-            events=self.events,
-            policy=settings.retry,
-            clock=clock,
-        )
-        self.dispatcher = Dispatcher(
-            spool=self.spool,
-            router=self.router,
-            fleet=self.fleet,
-            attempts=attempts,
-            events=self.events,
-            share_of=lambda bridge: self._shares.get(bridge, 1),
-            clock=clock,
-            rng=rng,
-        )
-        direct = Direct(
-            spool=self.spool,
-            router=self.router,
-            fleet=self.fleet,
-            attempts=attempts,
-            reports=reports,
-            events=self.events,
-            clock=clock,
-            rng=rng,
-            hand_in=self.dispatcher.hand_in,
-            ready=self.keeper.first_tests,
-        )
-        self.gate = BridgeGate(Registry(settings.bridges), PasswordChecker(), self._shared.throttle)
-        self.acceptance = Acceptance(
-            gate=self.gate,
-            pools=pools,
-            spool=self.spool,
-            state=self.state,
-            dispatcher=self.dispatcher,
-            direct=direct,
-            ids=ids,
-            events=self.events,
-            policy=settings.acceptance,
-            clock=clock,
-        )
-        connections = self._shared.connections.worker(self._context.index)
-        self.listeners = [
-            Listener(
-                settings.listener_options(listener),
-                self.acceptance,
-                self.events,
-                connections,
-                settings.tls_context(listener),
-            )
-            for listener in settings.config.listeners
-        ]
-        operator = Operator(
+        plant = self.plant
+        self.operator = Operator(
             shard=self._shard,
             spool=self.spool,
-            state=self.state,
-            history=self.history,
-            pools=pools,
-            drivers=drivers,
+            state=self.stores.state,
+            history=self.stores.history,
+            pools=parts.pools,
+            drivers=parts.drivers,
             events=self.events,
-            dispatcher=self.dispatcher,
-            keeper=self.keeper,
-            sessions=lambda: sum(listener.sessions for listener in self.listeners),
-            counters=lambda: self.counts.snapshot()["events"],
-            reload=self.reload,
-            policy=settings.retry,
-            attempts=self.fleet.running,
-            busy=self.fleet.full,
+            dispatcher=plant.dispatcher,
+            keeper=plant.keeper,
+            sessions=lambda: plant.sessions,
+            counters=lambda: self.stores.counts.snapshot()["events"],
+            reloader=self.reloader,
+            tap=self._tap,
+            policy=parts.settings.retry,
+            attempts=plant.fleet.running,
+            busy=plant.fleet.full,
             phase=lambda: self._phase,
-            workers=settings.workers,
+            workers=self._settings.workers,
         )
-        self.control = ControlServer(operator, socket_path(directory, self._shard))
+        self.control = ControlServer(self.operator, socket_path(self._settings.directory, self._shard))
+        await plant.router.refresh_health()
+        await plant.keeper.prepare(plant.fleet.names())
+
+    def _parts(self) -> tuple[int, Parts]:
+        """Of what runs in the other workers, and its generation."""
+        generation, frozen = self._shared.configuration.current()
+        settings = self._settings
+        if generation:
+            settings = Settings(settings.path, thaw(frozen), started_as=settings.site)
+        level = settings.log
+        self._log.set_level("error" if level.errors_only else level.level)
+        return generation, make_parts(settings, rng=random.Random(), tap=self._tap, desk=self._desk)
+
+    def _doors(self, parts: Parts) -> list[tuple[ListenerParts, socket.socket]]:
+        """Listeners with their sockets: those the parent has bound for us, and of our own where a reload since has
+        added some. Those that a reload has closed stay so.
+
+        Raises:
+            ConfigError: an address cannot be bound.
+        """
+        given = {
+            tuple(listener.bind): sock
+            for listener, sock in zip(self._settings.config.listeners, self._context.sockets, strict=True)
+        }
+        doors = []
+        for listener in parts.listeners:
+            known = listener.bind in given
+            sock = given.pop(listener.bind) if known else bind_one(ListenAddress(*listener.bind), probe=False)
+            doors.append((listener, sock))
+        for sock in given.values():
+            if is_own(sock):
+                shut(sock)
+        return doors
+
+    def _taken(self, parts: Parts) -> None:
+        self.operator.use(parts.pools, parts.settings.retry)
 
     async def _recover(self) -> list[str]:
         """Close what a crash left open: name possible duplicates and set poison aside.
@@ -359,11 +284,11 @@ class Worker:
         tick = 0
         while True:
             await asyncio.sleep(FLUSH_S)
-            await self.tally.flush()
+            await self.plant.tally.flush()
             tick += 1
             if tick % USAGE_EVERY == 0:
                 try:
-                    await self.router.refresh_usage()
+                    await self.plant.router.refresh_usage()
                 except StateUnavailable as error:
                     self.events.fault(where="state", error=str(error))
 
@@ -391,10 +316,8 @@ class Worker:
         while True:
             await self._reload_wanted.wait()
             self._reload_wanted.clear()
-            try:
+            with contextlib.suppress(ConfigError, ControlError):  # has been told
                 await self.reload()
-            except ConfigError as error:
-                self.events.reload_failed(error=str(error))
 
     # Stopping
 
@@ -410,13 +333,5 @@ class Worker:
 
     async def _close(self) -> None:
         await self.control.close()
-        for listener in self.listeners:
-            await listener.close()
-        await self.fleet.close()
-        if self.desk is not None:
-            await self.desk.close()
-        await self.router.close()
-        await self.tally.flush()
-        await self.spool.close()
-        await self.state.close()
-        await self.history.close()
+        await self.plant.close()
+        await self.stores.close()

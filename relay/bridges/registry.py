@@ -123,9 +123,22 @@ class Registry:
         return None
 
     def admits(self, bridge: Bridge) -> bool:
-        """False when `bridge` is gone or differs from what a session holds: any change of it ends its sessions."""
+        """False when `bridge` is gone or differs from what a session holds; see `renewed`."""
         current = self._by_name.get(bridge.name)
         return current is bridge or current == bridge
+
+    def renewed(self, bridge: Bridge, username: str) -> Bridge | None:
+        """What the bridge that a session logged in with as `username` has become; None when that login would not open
+        it any more: the name is gone, belongs to another bridge or has another secret."""
+        current = self._by_name.get(bridge.name)
+        if current is None:
+            return None
+        name = normalise_name(username)
+
+        def secrets_of(one: Bridge) -> list[str]:
+            return [c.secret for c in one.credentials if normalise_name(c.username) == name]
+
+        return current if secrets_of(bridge) and secrets_of(bridge) == secrets_of(current) else None
 
     def policy(self, bridge: Bridge) -> BridgePolicy:
         """What `bridge` may send; compiled at its first use."""
@@ -181,7 +194,7 @@ class BridgeGate:
         return self._registry
 
     def replace(self, registry: Registry) -> None:
-        """Use `registry` from now on. Sessions of bridges it does not hold unchanged are no longer admitted."""
+        """Use `registry` from now on. Sessions go on with what it has for their login, if it has it."""
         self._registry = registry
 
     async def authenticate(self, username: str, password: str, *, peer: str) -> Bridge | None:
@@ -201,3 +214,6 @@ class BridgeGate:
 
     def admits(self, bridge: Bridge) -> bool:
         return self._registry.admits(bridge)
+
+    def renewed(self, bridge: Bridge, username: str) -> Bridge | None:
+        return self._registry.renewed(bridge, username)

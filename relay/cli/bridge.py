@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.cli.common import fail, json_option, load_files, print_json, run, workers
+from relay.cli.common import fail, json_option, load_files, print_json, run
 from relay.cli.text import print_table, say
 
 if TYPE_CHECKING:
@@ -210,22 +210,19 @@ def _edit(config: str, path: Path, change: Callable[[Text], None], proof: Callab
 
 
 def _reload(config: str) -> dict[str, Any]:
-    """Tell a running relay. `running`: how many workers took it over; `problem`: why some did not."""
+    """Tell a running relay. `running`: how many workers took it over; `problem`: why they did not."""
 
     async def work() -> dict[str, Any]:
+        from relay.cli.reload import ask_to_reload
         from relay.control.protocol import ControlError
 
-        taken, problems, restart = 0, dict[str, None](), dict[str, None]()
-        async with workers(config) as found:
-            for worker in found:
-                try:
-                    answer = await worker.call("reload")
-                except ControlError as error:
-                    problems[str(error)] = None
-                else:
-                    taken += 1
-                    restart.update(dict.fromkeys(answer.get("needs_restart", ())))
-        return {"running": taken, "problem": "; ".join(problems), "needs_restart": list(restart)}
+        try:
+            done = await ask_to_reload(config)
+        except ControlError as error:
+            return {"running": 0, "problem": str(error), "needs_restart": []}
+        if done is None:
+            return {"running": 0, "problem": "", "needs_restart": []}
+        return {"running": done["workers"], "problem": "", "needs_restart": done["needs_restart"]}
 
     return run(work)
 

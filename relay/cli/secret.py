@@ -109,7 +109,7 @@ def set_(config: str, node: str, key: str | None) -> None:
 
     _edit(config, found, change, proof)
     say(f"{node}.{'.'.join(path)} is sealed with key {keyring.writer.id if keyring.writer else ''} in {found}.")
-    say("A running relay takes it over by a restart.")
+    say("A running relay takes it over by `relay reload`.")
 
 
 @secret.command()

@@ -11,16 +11,16 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import relay
 from relay.control.advice import advice
 from relay.control.outlook import BUSY, Chance, Outlook, outlook
-from relay.control.protocol import UnknownName
+from relay.control.protocol import ControlError, UnknownName
 from relay.control.views import depth_row, health_row, meant_by, message_row, node_row, outlook_row
 from relay.control.views import selection as chosen_by
 from relay.delivery.dispatcher import Dispatcher
@@ -38,9 +38,13 @@ from relay.router.selection import GateKey, gate_key
 from relay.schedule import RetryPolicy
 from relay.spool import Entry, Selection, Spool, Standing
 from relay.state import Candidate, State, Usage
+from relay.tap import SILENT, Tap, Wanted
 from relay.upstreams.base import Upstream
 
 TESTS_AT_ONCE = 16
+
+TRACE_WAIT_S = 5.0
+"""Longest that a trace waits for a line, well within the time a look may take."""
 
 
 class Stand(StrEnum):
@@ -51,6 +55,22 @@ class Stand(StrEnum):
     WAITING = "waiting"  # until a known time, for a known reason
     HELD = "held"
     QUARANTINED = "quarantined"
+
+
+class Reloading(Protocol):
+    """How a worker takes over another configuration; see `relay.app.reload`."""
+
+    async def reload(self) -> dict[str, Any]: ...
+
+    async def plan(self, path: str, volumes: Mapping[str, Mapping[str, int]]) -> dict[str, Any]: ...
+
+    async def prepare(self, generation: int) -> None: ...
+
+    def abort(self) -> None: ...
+
+    async def commit(self, generation: int) -> dict[str, Any]: ...
+
+    def status(self) -> dict[str, Any]: ...
 
 
 _Standing = tuple[Stand, float | None, str]
@@ -86,7 +106,8 @@ class Operator:
         attempts: Callable[[str], int] = lambda _: 0,
         busy: Callable[[str], AbstractSet[str]] = lambda _: frozenset(),
         counters: Callable[[], Mapping[str, int]] = dict,
-        reload: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+        reloader: Reloading | None = None,
+        tap: Tap = SILENT,
         phase: Callable[[], str] = lambda: "running",
         workers: int = 1,
         clock: Callable[[], float] = time.time,
@@ -95,18 +116,18 @@ class Operator:
         self._spool = spool
         self._state = state
         self._history = history
-        self._pools = pools
-        self._nodes: dict[str, tuple[Pool, Node]] = {n.name: (p, n) for p in pools.values() for n in p.nodes}
+        self._nodes: dict[str, tuple[Pool, Node]] = {}
         self._drivers = drivers
         self._events = events
-        self._policy = policy
+        self.use(pools, policy)
         self._dispatcher = dispatcher
         self._keeper = keeper
         self._sessions = sessions
         self._attempts = attempts
         self._busy = busy
         self._counters = counters
-        self._reload = reload
+        self._reloader = reloader
+        self._tap = tap
         self._phase = phase
         self._workers = workers
         self._clock = clock
@@ -132,10 +153,11 @@ class Operator:
             "attempts_by_node": running,
             "queues": [depth_row(depth) for depth in await self._spool.depths()],
             "waiting": [
-                {"pool": waiting.pool, "until": waiting.until, "why": waiting.why}
+                {"pool": waiting.pool, "until": waiting.until, "why": waiting.why, "messages": waiting.messages}
                 for waiting in (dispatcher.waiting() if dispatcher else ())
             ],
             "counters": dict(self._counters()),
+            "configuration": self._reloader.status() if self._reloader else None,
         }
 
     async def nodes(self) -> list[dict[str, Any]]:
@@ -143,6 +165,7 @@ class Operator:
         now = self._clock()
         health = await self._state.health()
         usage = await self._usage([node for _, node in self._nodes.values()], now)
+        now = self._clock()  # the state may have answered by a clock that is ahead of what we read before
         totals: dict[str, dict[str, int]] = {}
         for key, count in (await self._state.counts()).items():
             row = totals.setdefault(key.node, {})
@@ -157,6 +180,19 @@ class Operator:
                 now,
             )
             for pool, node in self._nodes.values()
+        ]
+
+    async def campaigns(self, *, pool: str = "") -> list[dict[str, Any]]:
+        """What each campaign had at each node, of one pool or of all; the same in all workers."""
+        if pool and pool not in self._pools:
+            raise UnknownName(f"no pool is called {pool!r}; there are: {', '.join(sorted(self._pools)) or 'none'}")
+        rows: dict[tuple[str, str, str], dict[str, int]] = {}
+        for key, count in (await self._state.counts(pool=pool)).items():
+            if key.campaign:
+                rows.setdefault((key.pool, key.campaign, key.node), {})[key.what] = count
+        return [
+            {"pool": of, "campaign": campaign, "node": node, "counts": counts}
+            for (of, campaign, node), counts in sorted(rows.items())
         ]
 
     async def entries(self, *, selection: Mapping[str, Any], limit: int = 100, after: str = "") -> list[dict[str, Any]]:
@@ -190,6 +226,21 @@ class Operator:
             at = max(self._clock(), entry.due)
             row["outlook"] = outlook_row((await self._prospects(at))(entry.message), at)
         return {"id": message_id, "now": row, "story": story}
+
+    async def trace(
+        self, *, listener: str, wait_s: float = 0.0, bridge: str = "", node: str = "", peer: str = ""
+    ) -> dict[str, Any]:
+        """SMTP dialogue that `listener` has not heard yet, waited for up to `wait_s`; see `relay.tap`. The first call
+        begins to listen; who does not come back stops."""
+        if node:
+            self._known(node)
+        try:
+            heard, dropped = await self._tap.read(
+                listener, Wanted(bridge=bridge, node=node, peer=peer), wait_s=min(wait_s, TRACE_WAIT_S)
+            )
+        except ValueError as error:
+            raise ControlError(str(error)) from error
+        return {"lines": [asdict(line) for line in heard], "dropped": dropped}
 
     # Doing
 
@@ -269,7 +320,33 @@ class Operator:
 
     async def reload(self) -> dict[str, Any]:
         """Read the configuration again. Raises ConfigError, with nothing changed, when it does not validate."""
-        return await self._reload() if self._reload else {}
+        return await self._reloader.reload() if self._reloader else {}
+
+    async def plan(self, *, path: str, volumes: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+        """What the files at `path` would change. Raises ConfigError when they do not validate."""
+        return await self._reloader.plan(path, volumes) if self._reloader else {}
+
+    async def reload_prepare(self, *, generation: int) -> dict[str, Any]:
+        """Another worker leads a reload: be ready for it. Raises ConfigError when this worker cannot be."""
+        if self._reloader:
+            await self._reloader.prepare(generation)
+        return {}
+
+    async def reload_abort(self) -> dict[str, Any]:
+        """The reload that was prepared does not come: another worker cannot follow."""
+        if self._reloader:
+            self._reloader.abort()
+        return {}
+
+    async def reload_commit(self, *, generation: int) -> dict[str, Any]:
+        """All are ready: swap."""
+        return await self._reloader.commit(generation) if self._reloader else {}
+
+    def use(self, pools: Mapping[str, Pool], policy: RetryPolicy) -> None:
+        """From now on."""
+        self._pools = pools
+        self._nodes = {n.name: (p, n) for p in pools.values() for n in p.nodes}
+        self._policy = policy
 
     # Helpers
 

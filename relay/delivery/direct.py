@@ -79,19 +79,20 @@ class Direct:
                     why = [f"{considered.node}: {considered.reason}" for considered in decision.trace]
                     self._events.message_held(message.id, until=decision.until, why=why)
                 break
+            home = self._fleet.pools[message.pool]
             upstream = self._fleet.enter(decision.node.name)
             try:
                 attempted = await self._attempts.call(
                     message, content, decision, upstream, open_[: decision.granted], deadline=deadline
                 )
             finally:
-                self._fleet.leave(decision.node.name)
+                self._fleet.leave(decision.node.name, upstream)
             result = dispose(
                 message,
                 decision.node,
                 attempted.outcomes,
                 run=run,
-                pool=self._fleet.pools[message.pool],
+                pool=self._fleet.pools.get(message.pool, home),
                 policy=self._attempts.policy,
                 now=self._clock(),
                 jitter=self._rng.random(),

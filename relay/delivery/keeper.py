@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 
 from relay.delivery.fleet import Fleet
 from relay.delivery.verdict import Verdict, verdict_of
@@ -90,17 +90,22 @@ class HealthKeeper:
         self._checks: dict[str, asyncio.Task[None]] = {}
         self._is_away = False
         self._unanswered: dict[str, int] = {}
+        self._changed_at: dict[str, float] = {}
         self._untested: set[str] = set()
 
-    async def prepare(self) -> None:
-        """Before any mail is delivered: nodes of which nothing is known are out until they are tested."""
-        if not self._start:
+    async def prepare(self, nodes: Collection[str]) -> None:
+        """Before these nodes are given any mail: those of which nothing is known are out until they are tested.
+
+        Raises:
+            StateUnavailable: what is known cannot be read.
+        """
+        if not self._start or not nodes:
             return
         now = self._clock()
         known = await self._state.health()
-        new = [node for node in self._fleet.names() if node not in known]
+        new = [node for node in nodes if node not in known]
         await asyncio.gather(*(self._change(node, lambda h: machine.begin(h, now, self._policy)) for node in new))
-        self._untested = {node for node in self._fleet.names() if machine.is_untested(self._router.health_of(node))}
+        self._untested |= {node for node in nodes if machine.is_untested(self._router.health_of(node))}
 
     async def first_tests(self, pool: str) -> None:
         """Wait until a node of this pool has passed its first test, or all have their result, if no node of it can
@@ -109,7 +114,7 @@ class HealthKeeper:
         give_up = loop.time() + FIRST_TESTS_S
         while self._untested and loop.time() < give_up:
             self._untested = {n for n in self._untested if machine.is_untested(self._router.health_of(n))}
-            nodes = self._fleet.pools[pool].nodes
+            nodes = self._fleet.pools[pool].nodes if pool in self._fleet.pools else ()
             now = self._clock()
             usable = any(machine.is_available(self._router.health_of(node.name), now) is None for node in nodes)
             if usable or self._untested.isdisjoint(node.name for node in nodes):
@@ -117,8 +122,13 @@ class HealthKeeper:
             await asyncio.sleep(TICK_S / 5)
 
     async def fault(self, node: str, error: str, *, began_at: float) -> None:
-        """A node or account fault: out of the rotation at once (unless the policy only records it)."""
+        """A node or account fault: out of the rotation at once (unless the policy only records it).
+
+        One of an attempt that began before the node was reconfigured says nothing about it as it is.
+        """
         now = self._clock()
+        if began_at < self._changed_at.get(node, 0.0) <= now:
+            return
         before, after = await self._change(
             node, lambda h: machine.fault(h, now, error, self._policy, began_at=began_at)
         )
@@ -153,6 +163,23 @@ class HealthKeeper:
             await self.fault(
                 node, f"{UNANSWERED} answers in a row were lost, the last one at {error}", began_at=began_at
             )
+
+    def replaced(self, policy: HealthPolicy, changed: Collection[str]) -> None:
+        """Nodes or rules are others now. Re-checks of nodes that changed or are gone are broken off: what they would
+        find says nothing about the nodes as they are."""
+        self._policy = policy
+        for node in changed:
+            self._unanswered.pop(node, None)
+            self._changed_at[node] = self._clock()
+            if (check := self._checks.get(node)) is not None:
+                check.cancel()
+
+    async def look_anew(self, nodes: Iterable[str]) -> None:
+        """Test these nodes soon if they are out: what kept them out may just have been put right."""
+        now = self._clock()
+        for node in nodes:
+            if machine.changed(known := self._router.health_of(node), now, self._policy) is not known:
+                await self._change(node, lambda h: machine.changed(h, now, self._policy))
 
     async def test(self, node: str) -> Probe:
         """Test a node now and act on the result like a re-check."""
@@ -269,7 +296,11 @@ class HealthKeeper:
                 await self._claim(claim)
 
     async def _probe(self, node: str) -> Probe:
-        return await probed(self._fleet.upstream(node), node, self._events)
+        try:
+            with self._fleet.testing(node) as upstream:
+                return await probed(upstream, node, self._events)
+        except KeyError:
+            return Probe(outcome=_probe_failed("the node has gone out of the configuration"))
 
     def _tell_away(self, error: StateUnavailable) -> None:
         """Once, until the state is back."""
@@ -278,6 +309,8 @@ class HealthKeeper:
             self._events.fault(where="state", error=str(error))
 
     async def _judge(self, node: str, probe: Probe) -> None:
+        if node not in self._fleet:
+            return  # went out of the configuration meanwhile
         now = self._clock()
         pool = self._fleet.pool_of(node).name
         verdict = verdict_of(probe.outcome)

@@ -102,6 +102,10 @@ class SqliteHistory:
                 waiting.popleft()
                 self._dropped += 1
 
+    def set_bounds(self, *, max_age_s: float, max_events: int) -> None:
+        """From the next round of trimming on."""
+        self._max_age_s, self._max_events = max_age_s, max_events
+
     async def story(self, message_id: str) -> list[Event]:
         return await asyncio.to_thread(self._after_writing, partial(story, self._directory, message_id))
 
@@ -234,7 +238,7 @@ def recent(directory: Path, limit: int, wanted: Filter = Filter()) -> list[Event
     for path in sorted(directory.glob("history-*.db")):
         own: list[Event] = []
         query = "SELECT data FROM event WHERE at >= ? ORDER BY number DESC"
-        with contextlib.closing(_opened(path)) as connection, contextlib.suppress(sqlite3.Error):
+        with contextlib.closing(open_readable(path)) as connection, contextlib.suppress(sqlite3.Error):
             for (data,) in connection.execute(query, (wanted.since,)):
                 if len(own) >= limit:
                     break
@@ -246,13 +250,24 @@ def recent(directory: Path, limit: int, wanted: Filter = Filter()) -> list[Event
     return sorted(found, key=lambda event: event.at, reverse=True)[:limit]
 
 
+def accepted(directory: Path, since: float) -> list[Event]:
+    """What was accepted since (epoch seconds) by all shards, oldest first. Blocking, some microseconds an event."""
+    events: list[Event] = []
+    for data in _each(directory, "SELECT data FROM event WHERE at >= ?", (since,)):
+        if b'"message.accepted"' in data:
+            with contextlib.suppress(ValueError):
+                events.append(decode(data))
+    return sorted(events, key=lambda event: event.at)
+
+
 def _each(directory: Path, query: str, values: tuple[object, ...]) -> list[bytes]:
     found: list[bytes] = []
     for path in sorted(directory.glob("history-*.db")):
-        with contextlib.closing(_opened(path)) as connection, contextlib.suppress(sqlite3.Error):
+        with contextlib.closing(open_readable(path)) as connection, contextlib.suppress(sqlite3.Error):
             found += [data for (data,) in connection.execute(query, values)]
     return found
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def open_readable(path: Path) -> sqlite3.Connection:
+    """A history file of any shard, for reading."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=2.0)

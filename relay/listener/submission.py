@@ -78,7 +78,11 @@ class Acceptor(Protocol):
         ...
 
     def admits(self, bridge: Bridge) -> bool:
-        """False when the bridge was revoked or replaced since the session logged in."""
+        """False when the bridge was revoked or changed since the session logged in."""
+        ...
+
+    def renewed(self, bridge: Bridge, username: str) -> Bridge | None:
+        """What an admitted bridge that changed has become for a session that logged in to it; None ends the session."""
         ...
 
     def check_open(self, size: int) -> Reply | None:

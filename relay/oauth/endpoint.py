@@ -9,15 +9,11 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from relay.oauth.requests import Answer, Form
+from relay.oauth.requests import Answer, Form, NoAnswer
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 LIMIT = 256 * 1024
 """Octets of an answer that are read; those of a token are a few thousand."""
-
-
-class NoAnswer(Exception):
-    """Nothing came back that could be read; the text says why."""
 
 
 class Endpoint:

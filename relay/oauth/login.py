@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from relay.errors import RelayError
 from relay.oauth import requests
 from relay.oauth.device import BadRedirect, Wait, challenge_of, code_of, next_step
-from relay.oauth.endpoint import NoAnswer
 from relay.oauth.judge import advice
-from relay.oauth.requests import DeviceCode, Failed, Granted, Refused
+from relay.oauth.requests import DeviceCode, Failed, Granted, NoAnswer, Refused
 from relay.oauth.source import Ask
 from relay.upstreams.oauth_options import TokenPlan
 

@@ -30,6 +30,10 @@ _TRY_LATER = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 _BUSY_STATUS = frozenset({408, 425, 429})
 
 
+class NoAnswer(Exception):
+    """Nothing came back that could be read; the text says why. Raised by whoever posts forms."""
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """One POST. `headers`: beside those of the form itself; hold secrets, as `fields` do."""

@@ -21,8 +21,7 @@ from pathlib import Path
 
 from relay.oauth import judge, requests
 from relay.oauth.assertion import UnusableKey, parse_key_file, sign
-from relay.oauth.endpoint import NoAnswer
-from relay.oauth.requests import Answer, Failed, Form, Granted, Refused
+from relay.oauth.requests import Answer, Failed, Form, Granted, NoAnswer, Refused
 from relay.oauth.store import Stored, TokenStore, TokenStoreFault
 from relay.outcome import Outcome, Scope
 from relay.upstreams.oauth_options import TokenPlan
@@ -67,7 +66,7 @@ class NodeTokens:
     def __init__(
         self, node: str, plan: TokenPlan, *, ask: Ask, store: TokenStore, clock: Callable[[], float], tell: Tell
     ) -> None:
-        self._node = node
+        self.node = self._node = node
         self._plan = plan
         self._ask = ask
         self._store = store
@@ -99,6 +98,11 @@ class NodeTokens:
         self._rejected = token
         if self._access is not None and self._access.token == token:
             self._access = None
+
+    @property
+    def is_busy(self) -> bool:
+        """A renewal runs."""
+        return self._flight is not None
 
     async def close(self) -> None:
         """Wait for a renewal that runs: its token must be stored."""

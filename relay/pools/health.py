@@ -164,6 +164,14 @@ def cool_down(health: NodeHealth, until: float, reason: str, *, now: float) -> N
     return replace(health, cool_until=until, cool_reason=reason[:MAX_ERROR])
 
 
+def changed(health: NodeHealth, now: float, policy: HealthPolicy) -> NodeHealth:
+    """The node is configured otherwise now: when it is out, it is tested at once, and its time begins anew."""
+    health = settled(health, now)
+    if not _is_out(health):
+        return health
+    return replace(health, next_check=now, give_up_at=now + policy.recheck_for_s)
+
+
 # Transitions by operators
 
 

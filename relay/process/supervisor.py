@@ -10,7 +10,7 @@ cannot. It works as PID 1 of a container, reaping whatever ends up with it.
   each time, up to 30 s, counted afresh once it lived for 60 s: starting again does not help it. One that was ready has
   work to go on with, and what killed it may be one message. Exit code 78 (EX_CONFIG) ends everything.
 - SIGTERM or SIGINT: workers get one SIGTERM and `drain_s` + 5 s, then SIGKILL; a second signal kills at once.
-  SIGHUP is passed on.
+  SIGHUP is passed on to one worker that is ready; reloading is a matter of all workers, and one of them leads.
 - Workers do not outlive the parent: Linux sends them SIGTERM (PR_SET_PDEATHSIG), and elsewhere the pipe
   `WorkerContext.parent_fd` reads end-of-file.
 
@@ -188,14 +188,21 @@ class Supervisor:
             stops -= 1
         if stops:
             self._kill("second signal")
-        if self._asked.hangup:
-            self._asked.hangup = False
-            if self._kill_at is None:
-                notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-                self._signal_workers(signal.SIGHUP)
-                self._tell("info", "supervisor.reload", {})
-                if self._was_ready:
-                    notify("READY=1")
+        if self._asked.hangup and self._kill_at is None:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Tell one worker, which leads the others; while none is ready, the first that will be."""
+        leader = next((slot for slot in self._slots if slot.pid and slot.is_ready), None)
+        if leader is None:
+            return
+        self._asked.hangup = False
+        notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(leader.pid, signal.SIGHUP)
+        self._tell("info", "supervisor.reload", {"worker": leader.index})
+        if self._was_ready:
+            notify("READY=1")
 
     # Starting
 

@@ -187,3 +187,15 @@ class Permits:
     def _give_back(self, answer: Permit | Denied) -> None:
         if isinstance(answer, Permit):
             self._unwanted.append((answer, answer.granted))
+
+
+class OnePermit(Permits):
+    """Asks for one permit at a time, for a state that answers at once."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state)
+        self._at_once = state
+
+    async def ask(self, request: PermitRequest, now: float) -> Permit | Denied:
+        """As `Permits.ask`."""
+        return (await self._at_once.reserve([request], now=now))[0]

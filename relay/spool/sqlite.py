@@ -124,6 +124,10 @@ class SqliteSpool:
             raise SpoolError(f"{self._directory}: no folder for bodies: {error.strerror or error}") from error
         self._core.room.reserve()
 
+    def set_bounds(self, *, min_free: int, max_messages: int, max_bytes: int) -> None:
+        """Bounds of what may wait, from now on."""
+        self._core.room.set_bounds(min_free=min_free, max_messages=max_messages, max_bytes=max_bytes)
+
     async def close(self) -> None:
         """Finish what was asked for, then close files and give the shard up. Safe to call twice."""
         await self._core.finish_chores()

@@ -113,14 +113,22 @@ class Core:
 
     # Writing
 
-    def join(self, writes: Sequence[Write], *, size: int, after: Callable[[Any], None]) -> Ticket:
+    def join(
+        self, writes: Sequence[Write], *, size: int, after: Callable[[Any], None], patient: bool = False
+    ) -> Ticket:
         try:
-            return self.group.join(WRITES, writes, size=size, after=after)
+            return self.group.join(WRITES, writes, size=size, after=after, patient=patient)
         except StoreFailed as error:
             raise SpoolUnhealthy(str(error)) from error
 
     async def write(
-        self, writes: Sequence[Write], after: Callable[[Any], None], helds: Sequence[Held] = (), size: int = 0
+        self,
+        writes: Sequence[Write],
+        after: Callable[[Any], None],
+        helds: Sequence[Held] = (),
+        size: int = 0,
+        *,
+        patient: bool = False,
     ) -> None:
         """Write about leased rows; on a full disk the ballast is given up for it.
 
@@ -128,7 +136,7 @@ class Core:
             SpoolFull, SpoolUnhealthy, SpoolError: nothing was kept, or it cannot be known.
         """
         for last in (False, True):
-            ticket = self.join(writes, size=size, after=after)
+            ticket = self.join(writes, size=size, after=after, patient=patient)
             for held in helds:
                 held.pending = ticket
             try:

@@ -115,7 +115,7 @@ async def settle(core: Core, lease: Lease, message: Message, due: float, standin
             if held.file:
                 core.remove_body(held.id)
 
-        await core.write([Remove(held.key)], removed, [held])
+        await core.write([Remove(held.key)], removed, [held], patient=True)
         return
     write = _rewrite(held, message, due=_sane(due), standing=standing, begun=False, reason=reason)
 

@@ -159,7 +159,11 @@ class State(Protocol):
     async def unclaim(self, name: str, *, owner: str) -> None: ...
 
     async def count(self, deltas: Mapping[CountKey, int]) -> None:
-        """Add to counters. May be lost by a power cut, not by a crash of the process."""
+        """Add to counters. May be lost by a power cut, not by a crash of the process.
+
+        Clients invent campaigns without end: a store tells a bounded number of them apart, those used last, and adds
+        what older ones counted to the counters without a campaign.
+        """
         ...
 
     async def counts(self, *, pool: str = "") -> Mapping[CountKey, int]: ...

@@ -58,16 +58,21 @@ def answer(request: PermitRequest, book_of: Callable[[str], Book], now: float) -
     return Denied(until=min(until), blocks=blocks)
 
 
-def usage(candidate: Candidate, book: Book, now: float) -> tuple[Usage, ...]:
-    """Fill of each cap of a candidate."""
+def usage(candidate: Candidate, book: Book, now: float, *, asked: float | None = None) -> tuple[Usage, ...]:
+    """Fill of each cap of a candidate.
+
+    Args:
+        asked: the caller's time, where the store has a clock of its own and `now` is from that.
+    """
     at = book.arrive(now)
+    asked = now if asked is None else asked
     fill = []
     for cap in candidate.caps:
         ledger = book.ledger(cap.window_s)
         ledger.expire(at)
         free_at = ledger.free_at(1, cap.limit, at, spread=cap.spread)
         # The book's time may be ahead of the caller's; what fits at the book's time fits now.
-        free_at = min(now, free_at) if free_at <= at else free_at
+        free_at = min(asked, free_at) if free_at <= at else free_at
         fill.append(Usage(window_s=cap.window_s, limit=cap.limit, used=ledger.used, free_at=free_at))
     return tuple(fill)
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from relay.envelope import Content
 from relay.outcome import Outcome, RecipientOutcome
+from relay.tap import SILENT, Tap
 from relay.upstreams.tokens import TokenSource
 from relay.values import thawed
 
@@ -88,12 +89,14 @@ class Setting:
         random: for draws; seeded in tests.
         tokens: node name → its source of OAuth 2 access tokens, or None when its options have no plan for them
             (`oauth_options.TokenPlan`).
+        tap: where dialogue is listened to.
     """
 
     ehlo: str
     clock: Callable[[], float] = time.time
     random: Random = field(default_factory=Random)
     tokens: Callable[[str], TokenSource | None] | None = None
+    tap: Tap = SILENT
 
 
 class Upstream(Protocol):

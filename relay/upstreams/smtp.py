@@ -38,7 +38,7 @@ class SmtpUpstream:
         self._limits = limits(options.timeouts)
         self._delivered_at = -math.inf  # loop time
         tokens = setting.tokens(name) if setting.tokens and options.oauth else None
-        self._connector = Connector(options, setting.ehlo, tokens)
+        self._connector = Connector(options, setting.ehlo, tokens, node=name, tap=setting.tap)
         self._pool = ConnectionPool(
             self._connector,
             limit=options.connections,

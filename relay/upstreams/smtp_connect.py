@@ -28,6 +28,7 @@ import aiosmtplib
 
 from relay.errors import UpstreamError
 from relay.outcome import Outcome, Scope, Status
+from relay.tap import SILENT, Tap
 from relay.upstreams import replies, smtp_bearer
 from relay.upstreams.base import Capabilities
 from relay.upstreams.smtp_options import SmtpOptions, SmtpVerify
@@ -77,13 +78,28 @@ class Connection:
 
 
 class Connector:
-    """Opens connections for one node."""
+    """Opens connections for one node.
 
-    def __init__(self, options: SmtpOptions, ehlo: str, tokens: TokenSource | None = None) -> None:
+    Args:
+        tokens: gives access tokens when the options ask for OAuth 2.
+        node: its name, for those who listen at `tap`.
+    """
+
+    def __init__(
+        self,
+        options: SmtpOptions,
+        ehlo: str,
+        tokens: TokenSource | None = None,
+        *,
+        node: str = "",
+        tap: Tap = SILENT,
+    ) -> None:
         if options.oauth is not None and tokens is None:
             raise UpstreamError("oauth is configured, and there is nothing that gets tokens")
         self._options = options
         self._tokens = tokens if options.oauth is not None else None
+        self.node = node
+        self.tap = tap
         self._ehlo = options.ehlo or ehlo
         if ":" in self._ehlo:
             self._ehlo = f"[IPv6:{self._ehlo}]"
@@ -262,7 +278,7 @@ class _Opening:
         family = 0 if source is None else socket.AF_INET if ip_address(source).version == 4 else socket.AF_INET6
 
         def make_wire() -> Wire:
-            self._wire = Wire(loop)
+            self._wire = Wire(loop, self._connector.tap, self._connector.node)
             return self._wire
 
         async with asyncio.timeout(limit):

@@ -133,10 +133,25 @@ class Relay:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
+    def _settled_log(self) -> str:
+        """The log once nothing has come for a while, or as it is after two seconds.
+
+        A thread of its own writes it: what a worker tells over its socket, or a message that has arrived, may be
+        ahead of the line about it.
+        """
+        end = time.monotonic() + 2.0
+        text = self.log()
+        while self.process is not None and self.process.poll() is None and time.monotonic() < end:
+            time.sleep(0.1)
+            before, text = text, self.log()
+            if text == before:
+                break
+        return text
+
     def events(self, name: str = "") -> list[dict[str, Any]]:
         """Events from the log, all or those of one name."""
         found = []
-        for line in self.log().splitlines():
+        for line in self._settled_log().splitlines():
             if line.startswith("{"):
                 event = json.loads(line)
                 if not name or event.get("event") == name:

@@ -211,6 +211,24 @@ async def test_a_group_of_one_batch_is_tried_as_one_statement(store: GroupCommit
     assert calls == [[2, 1, 3], [2], [1], [3]]
 
 
+async def test_what_is_patient_shares_the_commit_of_what_comes_soon(
+    store: GroupCommit, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = Batch(lambda connection, items: [insert(item)(connection) for item in items])
+    await store.join(done, 1, patient=True).future  # alone in the end, and done all the same
+    monkeypatch.setattr("relay.group_commit.PATIENCE_S", 60.0)
+    tickets = [store.join(done, 2, patient=True), store.join(done, 3, patient=True)]
+    await asyncio.sleep(0.02)
+    before = gate.commits
+    assert not any(ticket.finished for ticket in tickets)
+    await store.join(done, 4).future
+    assert all(ticket.finished for ticket in tickets)
+    assert gate.commits == before + 1
+    last = store.join(done, 5, patient=True)
+    await store.close()
+    assert last.finished
+
+
 async def test_cancelling_the_waiter_never_undoes_the_work(store: GroupCommit, gate: Gate) -> None:
     told: list[int] = []
     gate.open.clear()

@@ -16,6 +16,7 @@ from relay.config.models.server import (
     ListenerModel,
     LogModel,
     MtaModel,
+    ReloadModel,
     RetryModel,
     SecretsModel,
     SpoolModel,
@@ -68,6 +69,8 @@ class Config(Options):
     """When a deferred message is tried again."""
     uncertain: UncertainModel = UncertainModel()
     """What happens when it is not known whether a message arrived."""
+    reload: ReloadModel = ReloadModel()
+    """What happens after a changed configuration was taken over."""
     dsn: DsnModel = DsnModel()
     """Reports to senders."""
     spool: SpoolModel = SpoolModel()

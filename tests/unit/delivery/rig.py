@@ -401,7 +401,7 @@ class Rig:
 
     async def __aenter__(self) -> Self:
         await self.router.refresh_health()
-        await self.keeper.prepare()
+        await self.keeper.prepare(self.fleet.names())
         if self.running:
             self.start()
             await asyncio.sleep(0)

@@ -165,7 +165,7 @@ async def test_the_claim_of_a_worker_that_was_killed_in_a_test_ends_soon():
     state = FaultyState()
     killed = Rig(pools=ONE, state=state, owner="w0", start_mark="s1")
     killed.nodes["n1"].probe_took_s = 10_000.0
-    await killed.keeper.prepare()
+    await killed.keeper.prepare(killed.fleet.names())
     await state.claim("check:n1", owner="w0", ttl_s=module.CLAIM_S, now=killed.clock())
     async with Rig(pools=ONE, state=state, owner="w1", start_mark="s2") as rig:
         await rig.until(lambda: health(rig).status is NodeStatus.ACTIVE, within_s=16)
