@@ -67,3 +67,23 @@ def test_mail_waits_for_the_first_test_of_the_only_node(scene: Scene) -> None:
     result.check()
     assert not relay.events("attempt.deferred")
     assert len(only.server.messages) == 10
+
+
+def test_a_node_that_a_reload_adds_takes_mail_only_when_its_test_passed(scene: Scene) -> None:
+    well, wrong = scene.upstream("well"), scene.upstream("wrong", users={"relay": "right-password"})
+    relay = scene.relay([well.node()], workers=2, health=HEALTH)
+    wait_for(lambda: relay.events("node.ready"), what="the first test")
+    nodes = [well.node(), wrong.node(username="relay", password="wrong-password")]
+    relay.write({**relay.config, "pools": [{**relay.config["pools"][0], "nodes": nodes}]})
+    relay.cli("reload")
+    ledger = Ledger()
+    send_all(relay.port, [f"m{n}" for n in range(20)], ledger=ledger)
+    relay.wait_empty()
+    wait_for(lambda: relay.events("node.deactivated"), what="the result of the test")
+    result = audit(ledger, relay, [well])
+    scene.result(result)
+    result.check()
+    assert len(well.server.messages) == 20
+    assert not relay.events("attempt.refused")
+    assert not relay.events("attempt.deferred")
+    assert [login[2] for login in wrong.server.logins] == [False], "one worker tests, once"
