@@ -76,6 +76,10 @@ class Events:
     def message_held(self, message_id: str, /, *, until: float, why: Sequence[str]) -> None:
         self._tell("route.held", INFO, message_id, until=until, why=list(why))
 
+    def message_failed(self, message_id: str, /, *, recipients: Sequence[dict[str, Any]], **data: Any) -> None:
+        """Refused for good. `recipients`: address, code, text and node of each."""
+        self._tell("message.failed", WARNING, message_id, recipients=list(recipients), **data)
+
     def message_expired(self, message_id: str, /, *, recipients: Sequence[str], age_s: float) -> None:
         self._tell("message.expired", WARNING, message_id, recipients=list(recipients), age_s=age_s)
 

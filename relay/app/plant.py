@@ -14,13 +14,13 @@ import os
 import random
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from relay.acceptance import Acceptance
 from relay.app.parts import Bind, ListenerParts, Parts
 from relay.app.shared import Shared
-from relay.app.stores import Stores
+from relay.app.store_set import Stores
 from relay.bridges.credentials import PasswordChecker
 from relay.bridges.registry import BridgeGate
 from relay.delivery.attempt import Attempts
@@ -28,6 +28,7 @@ from relay.delivery.direct import Direct
 from relay.delivery.dispatcher import Dispatcher
 from relay.delivery.fleet import Fleet
 from relay.delivery.keeper import HealthKeeper
+from relay.delivery.quotas import Quotas
 from relay.delivery.render import Renderer
 from relay.delivery.reports import Reports
 from relay.delivery.tally import Tally
@@ -35,7 +36,7 @@ from relay.ids import IdSource
 from relay.listener.server import Listener
 from relay.logs.log import Log
 from relay.oauth.desk import TokenDesk
-from relay.pools.pool import Node
+from relay.pools.pool import Node, Pool
 from relay.process.listen_sockets import is_own, shut
 from relay.router.router import Router
 from relay.tap import Tap
@@ -101,6 +102,9 @@ class Plant:
             owner=f"{os.uname().nodename}:{os.getpid()}",
             start=shared.start if settings.config.health.test_at_start else "",
         )
+        self.quotas = Quotas(self.fleet, events, self._use_quotas)
+        self.on_caps: Callable[[Mapping[str, Pool]], None] = lambda _: None
+        """Called with the pools whenever vendors told other caps than before."""
         self.tally = Tally(state)
         self._renderer = Renderer(
             headers=tuple(settings.config.headers.items()),
@@ -163,6 +167,7 @@ class Plant:
             events=events,
             policy=settings.acceptance,
             clock=clock,
+            keys=stores.keys,
         )
         self._connections = shared.connections.worker(index)
         self._doors = {parts.bind: Door(self._listener(parts), sock) for parts, sock in doors}
@@ -172,6 +177,17 @@ class Plant:
         return Listener(
             parts.options, self.acceptance, self.stores.events, self._connections, parts.tls_context, self.tap
         )
+
+    @property
+    def pools(self) -> Mapping[str, Pool]:
+        """With the caps that hold: of the configuration and of the vendors."""
+        return self.quotas.over(self.parts.pools)
+
+    def _use_quotas(self) -> None:
+        pools = self.pools
+        self.router.replace_pools(pools.values())
+        self.on_caps(pools)
+        self.dispatcher.changed()
 
     @property
     def listeners(self) -> list[Listener]:
@@ -191,7 +207,8 @@ class Plant:
         # Who is asked for a node must know it: fleet before router, both before those who ask them.
         self.keeper.replaced(settings.health, swap.touched + swap.removed)
         self.fleet.replace(parts.pools, parts.drivers)
-        self.router.replace_pools(parts.pools.values())
+        self.router.replace_pools(self.pools.values())
+        self.quotas.look_anew()
         self._attempts.policy = settings.retry
         self._renderer.headers = tuple(settings.config.headers.items())
         self._renderer.signer = parts.signer

@@ -10,6 +10,7 @@ import random
 import signal
 import socket
 import time
+from dataclasses import asdict
 from typing import Any
 
 from relay.acceptance import Acceptance
@@ -20,8 +21,9 @@ from relay.app.plant import Plant
 from relay.app.reload import Reloader
 from relay.app.settings import Settings
 from relay.app.shared import Shared
-from relay.app.stores import open_stores
+from relay.app.store_set import open_stores
 from relay.bridges.registry import BridgeGate
+from relay.control.intake import Intake, IntakeLimits
 from relay.control.operator import Operator
 from relay.control.protocol import ControlError, socket_path
 from relay.control.server import ControlServer
@@ -29,6 +31,7 @@ from relay.delivery.dispatcher import Dispatcher
 from relay.delivery.suspects import Verdict, judge
 from relay.envelope import Message
 from relay.errors import ConfigError, SpoolError, StateUnavailable
+from relay.history.sqlite import forget_abandoned
 from relay.listener.server import Listener
 from relay.logs.log import Log
 from relay.process.listen_sockets import ListenAddress, bind_one, is_own, shut
@@ -111,6 +114,7 @@ class Worker:
                 background = [
                     tasks.create_task(self._deliver(suspects), name="dispatcher"),
                     tasks.create_task(self.plant.keeper.run(), name="keeper"),
+                    tasks.create_task(self.plant.quotas.run(), name="quotas"),
                     tasks.create_task(self._flush(), name="flush"),
                     tasks.create_task(self._reload_when_asked(), name="reload"),
                     tasks.create_task(self.reloader.follow(), name="follow"),
@@ -183,12 +187,15 @@ class Worker:
             counters=lambda: self.stores.counts.snapshot()["events"],
             reloader=self.reloader,
             tap=self._tap,
+            figures=self._figures,
+            intake=Intake(plant.acceptance, lambda: plant.gate, self.events, self._intake_limits),
             policy=parts.settings.retry,
             attempts=plant.fleet.running,
             busy=plant.fleet.full,
             phase=lambda: self._phase,
             workers=self._settings.workers,
         )
+        plant.on_caps = lambda pools: self.operator.use(pools, plant.parts.settings.retry)
         self.control = ControlServer(self.operator, socket_path(self._settings.directory, self._shard))
         await plant.router.refresh_health()
         await plant.keeper.prepare(plant.fleet.names())
@@ -225,7 +232,7 @@ class Worker:
         return doors
 
     def _taken(self, parts: Parts) -> None:
-        self.operator.use(parts.pools, parts.settings.retry)
+        self.operator.use(self.plant.pools, parts.settings.retry)
 
     async def _recover(self) -> list[str]:
         """Close what a crash left open: name possible duplicates and set poison aside.
@@ -234,7 +241,28 @@ class Worker:
             The suspects, to be tried alone.
         """
         left_open = await self.spool.recover(time.time())
-        return await self._sift(left_open + await self._adopt())
+        suspects = await self._sift(left_open + await self._adopt())
+        # The first worker also looks after the keys of workers that there are no more: it has their mail.
+        others = {shard for shard in self._settings.shards if shard != self._shard}
+        await self.stores.keys.resolve(self._holds, except_of=others)
+        return suspects
+
+    async def _holds(self, message_id: str) -> bool:
+        return await self.spool.find(message_id) is not None
+
+    def _figures(self) -> dict[str, Any]:
+        """Counts for a scrape; nothing may be awaited between them."""
+        return {"ledger": asdict(self.spool.ledger), **self.stores.counts.snapshot()}
+
+    def _intake_limits(self) -> IntakeLimits:
+        settings = self.plant.parts.settings
+        return IntakeLimits(
+            hostname=settings.hostname,
+            max_size=settings.config.limits.size,
+            max_recipients=settings.config.limits.recipients,
+            accept_deadline=settings.config.accept_deadline,
+            body_dir=settings.directory / "incoming",
+        )
 
     async def _sift(self, left_open: list[Message]) -> list[str]:
         suspects = []
@@ -297,6 +325,15 @@ class Worker:
         while True:
             await asyncio.sleep(ADOPT_EVERY_S)
             await self._sift(await self._adopt())
+            if self._context.index == 0:
+                settings = self._settings
+                await asyncio.to_thread(
+                    forget_abandoned,
+                    settings.directory,
+                    settings.shards,
+                    max_age_s=settings.config.history.keep_for,
+                    now=time.time(),
+                )
 
     async def _watch_spool(self) -> None:
         """A store that failed an fsync cannot be believed again: end, so that a fresh process opens it anew (R03)."""

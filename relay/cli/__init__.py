@@ -35,6 +35,8 @@ _COMMANDS = {
     "oauth": ("relay.cli.oauth", "oauth", "Log nodes in by OAuth 2."),
     "pool": ("relay.cli.pool", "pool", "List pools and campaigns."),
     "bridge": ("relay.cli.bridge", "bridge", "List, add and revoke bridges."),
+    "token": ("relay.cli.token", "token", "Make, list and revoke tokens of the admin server."),
+    "webhook": ("relay.cli.webhook", "webhook", "List and replay webhook calls."),
     "dkim": ("relay.cli.dkim", "dkim", "Make DKIM keys and check their DNS records."),
     "secret": ("relay.cli.secret", "secret", "Seal secrets in the configuration."),
     "healthcheck": ("relay.cli.status", "healthcheck", "Exit 0 when the relay is up and can accept mail."),

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from relay.cli.yaml_edit import scalar
 from relay.config.faults import Place
 from relay.config.yaml12 import YamlFault, resolve
+from relay.config.yaml_edit import scalar
 
 _CONFIG = """\
 # yaml-language-server: $schema=./relay.schema.json

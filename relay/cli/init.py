@@ -85,7 +85,7 @@ def init(
         _test(node)
     mode = "none" if not cert else "implicit" if bind.endswith(":465") else "starttls"
     token = _write(path, node, seal=seal, bridge=bridge, bind=bind, mode=mode, cert=cert, key=key)
-    _tell(path, node, bridge, token)
+    _tell(path, node, bridge, token, _first_admin_token(path, node))
 
 
 def _check_preset(preset: str | None) -> None:
@@ -97,7 +97,24 @@ def _check_preset(preset: str | None) -> None:
         raise click.BadParameter(f"there is no preset {preset!r}; {hint}", param_hint="--preset")
 
 
-def _tell(path: Path, node: FirstNode, bridge: str, token: str) -> None:
+def _first_admin_token(path: Path, node: FirstNode) -> str:
+    """A token for who sets the relay up; empty when its folder has some, or cannot be made now (then the relay makes
+    one at its first start)."""
+    import contextlib
+    import sqlite3
+
+    from relay.admin.security.access import Access
+    from relay.app.site import site_of
+    from relay.config.load import load
+
+    with contextlib.suppress(OSError, sqlite3.Error):
+        config = load(path, environment={**dict.fromkeys(node.missing(os.environ), "unset"), **os.environ}).config
+        made = Access(site_of(config).directory).first()
+        return made[1] if made else ""
+    return ""
+
+
+def _tell(path: Path, node: FirstNode, bridge: str, token: str, admin: str) -> None:
     me, config = _command(), shlex.quote(str(path))
     say(f"Wrote {path} and relay.schema.json beside it. The login of bridge {bridge}, shown only now:")
     say(f"  username  {bridge}\n  password  {token}\n")
@@ -110,6 +127,9 @@ def _tell(path: Path, node: FirstNode, bridge: str, token: str) -> None:
         say(f"  {me} -c {config} oauth login {node.name}")
     say("Start the relay here, because its files go to var/ below this folder:")
     say(f"  {me} -c {config} run")
+    if admin:
+        say("Its admin server answers at http://127.0.0.1:8025/ to this token, shown only now:")
+        say(f"  {admin}")
     say("In another terminal, in this folder, send a message and see where it went:")
     say(f"  {me} -c {config} send you@example.com --user {shlex.quote(bridge)} --password {token}")
     say(f"  {me} -c {config} status")

@@ -15,9 +15,9 @@ from relay.cli.common import fail, json_option, load_files, print_json
 from relay.cli.text import print_table, say
 
 if TYPE_CHECKING:
-    from relay.cli.yaml_edit import Text
     from relay.config.load import Loaded
     from relay.config.secret_fields import SecretField
+    from relay.config.yaml_edit import Text
     from relay.sealing.keyring import Keyring
 
 _DEFAULT_KEY = Path("conf/secret.key")
@@ -81,7 +81,7 @@ def set_(config: str, node: str, key: str | None) -> None:
 
     KEY may be left out where the node's type has one secret; `oauth.client_secret` reaches inside.
     """
-    from relay.cli.yaml_edit import CannotEdit, file_where, has, text_of
+    from relay.config.yaml_edit import CannotEdit, file_where, has, text_of
 
     loaded = load_files(config)
     keyring = _keyring(config)
@@ -97,7 +97,7 @@ def set_(config: str, node: str, key: str | None) -> None:
         for part in path[:-1]:
             if not has(holder, part) or (holder := text.mapping(part, holder)) is None:
                 raise CannotEdit(f"node {node} has no mapping {part}; write it first")
-        text.put(path[-1], sealed, holder)
+        text.set_text(path[-1], sealed, holder)
 
     def proof(after: Loaded) -> bool:
         from relay.config import values
@@ -244,7 +244,8 @@ def _guarded(work: Callable[[], str]) -> str:
 
 
 def _edit(config: str, path: Path, change: Callable[[Text], None], proof: Callable[[Loaded], bool]) -> None:
-    from relay.cli.yaml_edit import CannotEdit, edit
+    from relay.config.change import edit
+    from relay.config.yaml_edit import CannotEdit
     from relay.errors import ConfigError
 
     try:

@@ -40,6 +40,7 @@ def base_config(port: int, nodes: list[dict[str, Any]], **more: Any) -> dict[str
         "hostname": "relay.example.com",
         "store": "sqlite:var",
         "workers": 1,
+        "admin": "off",
         "account": {"tag": "acme", "id": 42},
         "mtas": [{"id": "mta4", "zone": "us-1"}],
         "listeners": [{"bind": f"127.0.0.1:{port}", "tls": "none", "auth_without_tls": True}],

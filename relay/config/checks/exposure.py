@@ -93,7 +93,7 @@ def _check_loops(config: Config, report: Report) -> None:
     """A node that is one of our own listeners hands mail back to us until the Received count ends it."""
     for path, node in nodes_of(config):
         options = node_options(node)
-        if not isinstance(options, SmtpOptions):
+        if not isinstance(options, SmtpOptions) or not options.host:  # a bridge of another relay may have a URL instead
             continue
         for listener in config.listeners:
             if options.port == listener.bind.port and _is_own(options.host, listener, config.hostname):

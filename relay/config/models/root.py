@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from relay.config.models.admin import Admin, AdminModel, WebhookModel
 from relay.config.models.server import (
     AccountModel,
     DkimModel,
@@ -79,6 +80,10 @@ class Config(Options):
     """What is kept about finished messages."""
     log: LogModel = LogModel()
     """What is written, and where."""
+    admin: Admin = AdminModel()
+    """The admin server; `off` for none."""
+    webhooks: tuple[WebhookModel, ...] = ()
+    """Who is told of events by HTTP."""
     bridges: tuple[BridgeModel, ...] = ()
     """Logins of clients."""
     pools: tuple[PoolModel, ...] = ()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.pools import health as machine
 from relay.pools.health import (
     AWAITS_OPERATOR,
     LOOK_AGAIN_S,
@@ -356,3 +357,14 @@ def test_an_operator_may_use_an_untested_node() -> None:
 )
 def test_who_is_tested_once_at_a_start(health: NodeHealth, due: bool) -> None:
     assert is_start_test_due(health, NOW) is due
+
+
+def test_a_node_that_is_out_is_tested_at_once_when_it_is_configured_otherwise():
+    out = machine.fault(NodeHealth(), 1000.0, "535 bad credentials", HealthPolicy())
+    given_up = replace(out, next_check=0.0)
+    for health in (out, given_up):
+        after = machine.changed(health, 2000.0, HealthPolicy())
+        assert machine.is_check_due(after, 2000.0)
+        assert (after.give_up_at, after.test_status) == (2000.0 + 86400.0, "535 bad credentials")
+    well = NodeHealth()
+    assert machine.changed(well, 2000.0, HealthPolicy()) is well

@@ -1,29 +1,37 @@
-"""Changing configuration files as an operator would: only the lines that change are touched, so that comments and
-layout stay; the file is replaced in one step, and what does not validate is taken back before anybody reads it.
+"""Changing the text of a configuration file as an operator would: only the lines that change are touched, so that
+comments, `${…}` and layout stay. `relay.config.change` applies such changes to files.
 
 PyYAML tells where things stand, and the text is cut and pasted there. Both block and flow style (and JSON) are known.
+A `Text` knows where things stand anew after each change: nodes taken from it before are void then.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode, SequenceNode
 
-from relay.config.load import Loaded, load
 from relay.errors import ConfigError
 
 Item = Mapping[str, Any]
-"""A mapping of texts, lists of texts and lists of such mappings."""
+"""A mapping of what JSON knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """An item as it is written in a file, to be put elsewhere. `block`: its lines without indentation; empty for an
+    item in flow style. `comments`: the lines above it."""
+
+    flow: str
+    block: str = ""
+    comments: tuple[str, ...] = ()
 
 
 class CannotEdit(ConfigError):
@@ -34,6 +42,9 @@ class Text:
     """The text of a YAML file, and what it says as far as it is needed for changing it."""
 
     def __init__(self, text: str) -> None:
+        self._become(text)
+
+    def _become(self, text: str) -> None:
         self.text = text
         try:
             self.root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -47,31 +58,134 @@ class Text:
             [item for item in found.value if isinstance(item, MappingNode)] if isinstance(found, SequenceNode) else []
         )
 
+    def piece(self, item: Node) -> Piece:
+        """An item as it stands here, comments inside it included where it is in block style."""
+        if not isinstance(item, MappingNode) or item.flow_style:
+            return Piece(self._flow_of(item))
+        lines = self.text.splitlines(keepends=True)
+        column = item.start_mark.column
+        first = item.start_mark.line
+        above = first
+        while above and lines[above - 1].lstrip().startswith("#"):
+            above -= 1
+        comments = tuple(line.strip() for line in lines[above:first])
+        block = "".join(
+            line[column:] if not line[:column].strip(" -") else line.lstrip()
+            for line in lines[item.start_mark.line : _last_line(item) + 1]
+        )
+        return Piece(self._flow_of(item), block if block.endswith("\n") else block + "\n", comments)
+
+    def _flow_of(self, node: Node) -> str:
+        """A node in flow style, scalars as they are written."""
+        if isinstance(node, ScalarNode):
+            if node.style in ("|", ">"):
+                return json.dumps(node.value, ensure_ascii=False)
+            text = self.text[node.start_mark.index : node.end_mark.index]
+            plain = node.style is None and any(mark in text for mark in ",[]{}")  # fine in a block, not in flow
+            return json.dumps(text, ensure_ascii=False) if plain else " ".join(text.split("\n")) or "null"
+        if isinstance(node, MappingNode):
+            pairs = (f"{self._flow_of(key)}: {self._flow_of(value)}" for key, value in node.value)
+            return "{" + ", ".join(pairs) + "}"
+        return "[" + ", ".join(self._flow_of(each) for each in node.value) + "]"
+
+    def set(self, key: str, value: Any, of: MappingNode) -> None:
+        """Give a key of a mapping a value, in the place of the one it has."""
+        found = next((pair for pair in of.value if isinstance(pair[0], ScalarNode) and pair[0].value == key), None)
+        if found is None:
+            if of.flow_style:
+                pair = f'"{key}": {_flow(value)}' if _is_json(of) else f"{key}: {_plain_flow(value)}"
+                self._splice(of.end_mark.index - 1, (", " if of.value else "") + pair)
+            else:
+                self._insert_after(_last_line(of), "", {key: value}, of.start_mark.column)
+            return
+        name, old = found
+        if (isinstance(old, CollectionNode) and not old.flow_style) or (
+            isinstance(old, ScalarNode) and old.style in ("|", ">")
+        ):
+            start, lines = name.end_mark.index, self.text.splitlines(keepends=True)
+            end = sum(len(line) for line in lines[: _last_line(old) + 1])
+            self._cut(start, end, f": {_plain_flow(value)}\n")
+        elif old.start_mark.index == old.end_mark.index:  # nothing stands there
+            self._splice(old.start_mark.index, f" {_flow(value)}")
+        else:
+            quoted = isinstance(old, ScalarNode) and old.style is None and not of.flow_style
+            text = _plain_flow(value) if quoted or not _is_json(of) else _flow(value)
+            self._cut(old.start_mark.index, old.end_mark.index, text)
+
+    def unset(self, key: str, of: MappingNode) -> None:
+        """Remove a key of a mapping with its value. Comments around it stay where that can be."""
+        names = [name.value if isinstance(name, ScalarNode) else None for name, _ in of.value]
+        if key not in names:
+            return
+        at = names.index(key)
+        name, old = of.value[at]
+        if len(names) == 1:
+            raise CannotEdit(f"{key} is the only key of its mapping; remove it by hand")
+        if at + 1 < len(names) and (of.flow_style or name.start_mark.line == of.start_mark.line):
+            # Behind a dash or a brace: the next key takes its place.
+            self._cut(name.start_mark.index, of.value[at + 1][0].start_mark.index, "")
+        elif of.flow_style:
+            self._cut(of.value[at - 1][1].end_mark.index, old.end_mark.index, "")
+        else:
+            lines = self.text.splitlines(keepends=True)
+            del lines[name.start_mark.line : _last_line(old) + 1]
+            self._become("".join(lines))
+
+    def put(self, key: str, piece: Piece, of: Node | None = None) -> None:
+        """Append an item from elsewhere to the list under a key."""
+        parent = self.root if of is None else of
+        found = None if parent is None else _value(parent, key)
+        if isinstance(found, SequenceNode) and not found.flow_style and found.value:
+            column = found.start_mark.column
+            if piece.block:
+                self._insert_lines(_last_line(found.value[-1]), _indented(piece, column))
+            else:
+                self._insert_lines(_last_line(found.value[-1]), f"{' ' * column}- {piece.flow}\n")
+        elif isinstance(found, SequenceNode):
+            self._splice(found.end_mark.index - 1, ("" if not found.value else ", ") + piece.flow)
+        elif isinstance(parent, MappingNode) and found is None and not parent.flow_style:
+            pad = " " * parent.start_mark.column
+            lines = _indented(piece, len(pad) + 2) if piece.block else f"{pad}  - {piece.flow}\n"
+            self._insert_lines(_last_line(parent), f"{pad}{key}:\n{lines}")
+        elif isinstance(parent, MappingNode) and found is None:
+            lead = ", " if parent.value else ""
+            name = f'"{key}"' if _is_json(parent) else key
+            self._splice(parent.end_mark.index - 1, f"{lead}{name}: [{piece.flow}]")
+        else:
+            raise CannotEdit(f"{key} is no list")
+
     def add(self, key: str, item: Item, of: Node | None = None) -> None:
         """Append to the list under a key, which is made when it is not there."""
         parent = self.root if of is None else of
         found = None if parent is None else _value(parent, key)
         if parent is None:
-            self.text += _block({key: [item]}, 0)
+            self._become(self.text + _block({key: [item]}, 0))
         elif not isinstance(parent, MappingNode):
             raise CannotEdit("a mapping is expected here")
         elif isinstance(found, SequenceNode) and not found.flow_style and found.value:
             last = found.value[-1]
-            self._insert_after(_last_line(last), "- ", item, found.start_mark.column)
+            if isinstance(last, MappingNode) and last.flow_style and not _is_json(last):
+                self._insert_lines(_last_line(last), f"{' ' * found.start_mark.column}- {_plain_flow(item)}\n")
+            else:
+                self._insert_after(_last_line(last), "- ", item, found.start_mark.column)
         elif isinstance(found, SequenceNode):
-            self._splice(found.end_mark.index - 1, ("" if not found.value else ", ") + _flow(item))
+            siblings = found.value or ([parent] if isinstance(parent, MappingNode) else [])
+            as_json = any(isinstance(each, MappingNode) and _is_json(each) for each in siblings)
+            text = _flow(item) if as_json else _plain_flow(item)
+            self._splice(found.end_mark.index - 1, ("" if not found.value else ", ") + text)
         elif found is not None and (not isinstance(found, ScalarNode) or found.value not in ("", "null", "~")):
             raise CannotEdit(f"{key} is no list")
         elif found is not None:
             self._cut(found.start_mark.index, found.end_mark.index, f" [{_flow(item)}]")
         elif parent.flow_style:
-            self._splice(parent.end_mark.index - 1, f'{", " if parent.value else ""}"{key}": [{_flow(item)}]')
+            pair = f'"{key}": [{_flow(item)}]' if _is_json(parent) else f"{key}: [{_plain_flow(item)}]"
+            self._splice(parent.end_mark.index - 1, (", " if parent.value else "") + pair)
         else:
             line = _last_line(parent)
             self._insert_after(line, "", {key: [item]}, parent.start_mark.column)
 
-    def remove(self, key: str, position: int, of: Node | None = None) -> None:
-        """Take one item out of a list. Comments above it stay."""
+    def remove(self, key: str, position: int, of: Node | None = None, *, comments: int = 0) -> None:
+        """Take one item out of a list. Comments above it stay, but for `comments` lines of them that go along."""
         found = _value(of or self.root, key)
         if not isinstance(found, SequenceNode):
             raise CannotEdit(f"{key} is no list")
@@ -88,6 +202,7 @@ class Text:
         first = item.start_mark.line
         while not lines[first][found.start_mark.column :].startswith("-"):
             first -= 1
+        first -= comments
         if len(found.value) == 1:
             # The list is empty from now on, which must be said: a key with nothing below it says null.
             above = first - 1
@@ -95,10 +210,11 @@ class Text:
                 above -= 1
             lines[above] = re.sub(r":(\s)", r": []\1", lines[above], count=1)
         del lines[first : _last_line(item) + 1]
-        self.text = "".join(lines)
+        self._become("".join(lines))
 
-    def put(self, key: str, value: str, of: Node) -> None:
-        """Set a key of a mapping to a text, quoted; in place where it is there already."""
+    def set_text(self, key: str, value: str, of: Node) -> None:
+        """Set a key of a mapping to a text, quoted and as it is: `${…}` stays a reference. In place where it is there
+        already."""
         found = _value(of, key)
         if isinstance(found, ScalarNode):
             self.rewrite({(found.start_mark.line, found.start_mark.column): value})
@@ -109,12 +225,7 @@ class Text:
         elif of.flow_style:
             self._splice(of.end_mark.index - 1, f"{', ' if of.value else ''}{json.dumps(key)}: {_quoted(value)}")
         else:
-            lines = self.text.splitlines(keepends=True)
-            line = _last_line(of)
-            if not lines[line].endswith("\n"):
-                lines[line] += "\n"
-            lines.insert(line + 1, f"{' ' * of.start_mark.column}{key}: {_quoted(value)}\n")
-            self.text = "".join(lines)
+            self._insert_lines(_last_line(of), f"{' ' * of.start_mark.column}{key}: {_quoted(value)}\n")
 
     def mapping(self, key: str, of: Node) -> MappingNode | None:
         """The mapping under a key of a mapping; None when there is none."""
@@ -145,15 +256,17 @@ class Text:
         self._cut(index, index, text)
 
     def _cut(self, start: int, end: int, text: str) -> None:
-        self.text = self.text[:start] + text + self.text[end:]
+        self._become(self.text[:start] + text + self.text[end:])
 
     def _insert_after(self, line: int, lead: str, item: Item, column: int) -> None:
+        self._insert_lines(line, _block([item], column) if lead else _block(item, column))
+
+    def _insert_lines(self, line: int, block: str) -> None:
         lines = self.text.splitlines(keepends=True)
         if not lines[line].endswith("\n"):
             lines[line] += "\n"
-        block = _block([item], column) if lead else _block(item, column)
         lines.insert(line + 1, block)
-        self.text = "".join(lines)
+        self._become("".join(lines))
 
 
 def scalar(text: str) -> str:
@@ -176,35 +289,6 @@ def file_where(files: Sequence[Path], fits: Callable[[Text], bool]) -> Path | No
 def file_with(files: Sequence[Path], key: str) -> Path:
     """The first YAML file that has this top-level key, else the main file (the first one)."""
     return file_where(files, lambda text: _value(text.root, key) is not None) or files[0]
-
-
-def edit(config: Path, path: Path, change: Callable[[Text], None], proof: Callable[[Loaded], bool]) -> None:
-    """Apply `change` to a file and keep it only when the whole configuration validates and is what was meant.
-
-    Args:
-        config: the main file, for validation.
-        proof: looks at the configuration that results.
-
-    Raises:
-        ConfigError: the result does not validate; the file is as it was.
-        OSError: the file cannot be written.
-    """
-    path = path.resolve()  # a symbolic link stays one
-    with _alone(path.parent):
-        before = path.read_bytes()
-        raw = before.decode("utf-8")
-        mark = raw[: raw.startswith("\ufeff")]
-        crlf = "\r\n" in raw
-        text = Text(raw[len(mark) :].replace("\r\n", "\n"))
-        change(text)
-        after = mark + (text.text.replace("\n", "\r\n") if crlf else text.text)
-        _replace(path, after.encode("utf-8"))
-        try:
-            if not proof(load(config)):
-                raise CannotEdit(f"{path} is of a form that cannot be changed here; edit it by hand")
-        except BaseException:
-            _replace(path, before)
-            raise
 
 
 def text_of(node: Node, key: str) -> str:
@@ -265,7 +349,35 @@ def _flow(value: Any) -> str:
         return "{" + ", ".join(f'"{key}": {_flow(each)}' for key, each in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_flow(each) for each in value) + "]"
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)
     return json.dumps(str(value).replace("$", "$$"), ensure_ascii=False)  # quoted: JSON stays JSON
+
+
+def _plain_flow(value: Any) -> str:
+    """Flow style as people write it: quotes only where they are needed."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{scalar(str(key))}: {_plain_flow(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_plain_flow(each) for each in value) + "]"
+    return _line(value)
+
+
+def _is_json(mapping: MappingNode) -> bool:
+    """Whether the keys of a mapping are written in quotes."""
+    return any(isinstance(key, ScalarNode) and key.style == '"' for key, _ in mapping.value)
+
+
+def _indented(piece: Piece, column: int) -> str:
+    """An item of a block list at this column, its comments above it."""
+    pad = " " * column
+    body = "".join(f"{pad}  {line}" if line.strip() else line for line in piece.block.splitlines(keepends=True))
+    comments = "".join(f"{pad}{comment}\n" for comment in piece.comments)
+    return f"{comments}{pad}- {body[column + 2 :]}"
+
+
+def _line(value: Any) -> str:
+    return scalar(value) if isinstance(value, str) else _flow(value)
 
 
 def _block(value: Any, column: int) -> str:
@@ -281,38 +393,11 @@ def _block(value: Any, column: int) -> str:
                 if any(isinstance(part, list) for part in item.values()):
                     lines += _block([item], column + 2)
                 else:
-                    lines += f"{pad}  - {{{', '.join(f'{k}: {scalar(v)}' for k, v in item.items())}}}\n"
+                    lines += f"{pad}  - {{{', '.join(f'{k}: {_line(v)}' for k, v in item.items())}}}\n"
         elif isinstance(each, list):
-            lines += f"{pad}{key}: [{', '.join(scalar(part) for part in each)}]\n"
+            lines += f"{pad}{key}: [{', '.join(_line(part) for part in each)}]\n"
+        elif isinstance(each, Mapping) and each:
+            lines += f"{pad}{key}: {{{', '.join(f'{scalar(str(k))}: {_line(v)}' for k, v in each.items())}}}\n"
         else:
-            lines += f"{pad}{key}: {scalar(each)}\n"
+            lines += f"{pad}{key}: {_line(each)}\n"
     return lines
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two commands that edit at once do so one after the other."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside and rename: a reader sees the old file or the new one, never half of it. Mode and owner stay."""
-    facts = path.stat()
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), facts.st_mode & 0o7777)
-            if (facts.st_uid, facts.st_gid) != (os.geteuid(), os.getegid()):
-                os.fchown(file.fileno(), facts.st_uid, facts.st_gid)
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
