@@ -31,7 +31,9 @@ _HEAD = """\
 """
 
 _BRIEF = "brief"
-"""Marks a node of which only what its type adds is shown."""
+"""Marks a node of which only what its type adds is shown; beside `_LIVE`, a section of which only what is given is."""
+_LIVE = "live"
+"""Marks a section whose given values are set, not only shown."""
 
 _VENDORS: dict[str, dict[str, Any]] = {
     "ses": {
@@ -70,8 +72,20 @@ _VENDORS: dict[str, dict[str, Any]] = {
     "resend": {"api_key": "${RESEND_KEY:-re_change-me}"},
     "mailersend": {"api_key": "${MAILERSEND_KEY:-mlsn.change-me}"},
     "mumara-one": {"url": "https://bridge.mumara.example/v1/send", "token": "${MUMARA_TOKEN:-change-me}"},
-    "msgraph": {"mailbox": "news@acme.example"},
-    "gmail-api": {"mailbox": "news@acme.example"},
+    "msgraph": {
+        "mailbox": "news@acme.example",
+        "oauth": {
+            _LIVE: True,
+            "flow": "client-credentials",
+            "tenant": "acme.example",
+            "client_id": "00000000-0000-0000-0000-000000000000",
+            "client_secret": "${MSGRAPH_SECRET:-change-me}",
+        },
+    },
+    "gmail-api": {
+        "mailbox": "news@acme.example",
+        "oauth": {_LIVE: True, _BRIEF: True, "flow": "refresh-token", "client_id": "0-acme.apps.googleusercontent.com"},
+    },
     "relay": {
         "url": "https://relay.other.example",
         "token": "${OTHER_RELAY_TOKEN:-change-me}",
@@ -195,6 +209,8 @@ def reference_yaml() -> str:
 def _model_lines(model: type[BaseModel], sample: dict[str, Any], indent: int, *, blank: bool = False) -> Iterator[str]:
     for name, field in _ordered(model, brief=_BRIEF in sample):
         key = field.alias or name
+        if _BRIEF in sample and _LIVE in sample and key not in sample:
+            continue
         if blank:
             yield ""
         yield from _comment(field, indent)
@@ -249,8 +265,8 @@ def _field_lines(key: str, field: FieldInfo, sample: dict[str, Any], indent: int
         inner = list(_model_lines(model, given or {}, indent + 2))
         empty = all(line.lstrip().startswith("#") for line in inner)
         lines = [f"{pad}{key}: {{}}" if empty else f"{pad}{key}:", *inner]
-        yield from lines if isinstance(default, BaseModel) else _commented(lines, indent)
-    elif given is not None and (field.is_required() or key in _SHOWN):
+        yield from lines if isinstance(default, BaseModel) or field.is_required() else _commented(lines, indent)
+    elif given is not None and (field.is_required() or key in _SHOWN or _LIVE in sample):
         yield f"{pad}{key}: {given}"
     elif default is None:
         yield f"{pad}# {key}: {given if given is not None else '…'}"

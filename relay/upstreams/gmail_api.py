@@ -13,11 +13,14 @@ import re
 from datetime import datetime
 from typing import Any
 
+from pydantic import model_validator
+
 from relay.fields import Address
 from relay.outcome import Outcome, RecipientOutcome
 from relay.upstreams.api import Answer, Api, Call, Letter, Means, Raw, Rule, for_all, judged, outcome, well
 from relay.upstreams.api_options import ShownOptions
 from relay.upstreams.carries import Carries
+from relay.upstreams.oauth_options import OAuthOptions, TokenPlan
 
 MAX_CONTENT = 36_700_160
 
@@ -27,9 +30,21 @@ class Options(ShownOptions):
 
     mailbox: Address
     """Mailbox to send from."""
+    oauth: OAuthOptions
+    """How access tokens are had: `service-account` with the right to act for the mailbox (Workspace), or
+    `refresh-token`, the mailbox's own consent."""
 
     def _vendor_url(self) -> str:
         return "https://gmail.googleapis.com"
+
+    @model_validator(mode="after")
+    def _plan_is_whole(self) -> Options:
+        self.token_plan()
+        return self
+
+    def token_plan(self) -> TokenPlan | None:
+        """How this node gets its tokens. Raises ValueError saying what is missing."""
+        return self.oauth.plan(use="api", provider="google", account=self.mailbox)
 
     @property
     def carries(self) -> Carries:

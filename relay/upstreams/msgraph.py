@@ -13,11 +13,14 @@ from __future__ import annotations
 from typing import Literal
 from urllib.parse import quote
 
+from pydantic import model_validator
+
 from relay.fields import Address
 from relay.outcome import Outcome, RecipientOutcome
 from relay.upstreams.api import Answer, Api, Call, Letter, Means, Raw, Rule, for_all, judged, outcome, well
 from relay.upstreams.api_options import ShownOptions
 from relay.upstreams.carries import Carries
+from relay.upstreams.oauth_options import OAuthOptions, TokenPlan
 
 MAX_CONTENT = 4 * 2**20 * 3 // 4 - 4096
 
@@ -27,8 +30,9 @@ class Options(ShownOptions):
 
     mailbox: Address
     """Mailbox to send from (user principal name)."""
-    sign_in: Literal["application", "delegated"] = "application"
-    """Whose token it is: `application` acts on the mailbox, `delegated` is the mailbox's own."""
+    oauth: OAuthOptions
+    """How access tokens are had: `client-credentials` acts on the mailbox with the application's right `Mail.Send`,
+    `refresh-token` is the mailbox's own consent."""
     cloud: Literal["global", "us-government", "us-dod", "china"] = "global"
     """National cloud of the tenant."""
 
@@ -40,6 +44,15 @@ class Options(ShownOptions):
             "china": "microsoftgraph.chinacloudapi.cn",
         }[self.cloud]
         return f"https://{host}/v1.0"
+
+    @model_validator(mode="after")
+    def _plan_is_whole(self) -> Options:
+        self.token_plan()
+        return self
+
+    def token_plan(self) -> TokenPlan | None:
+        """How this node gets its tokens. Raises ValueError saying what is missing."""
+        return self.oauth.plan(use="api", provider="microsoft", account=self.mailbox)
 
     @property
     def carries(self) -> Carries:
@@ -70,7 +83,8 @@ def build(options: Options, letter: Letter) -> Call:
 
 
 def _who(options: Options) -> str:
-    return "/me" if options.sign_in == "delegated" else f"/users/{quote(options.mailbox, safe='@')}"
+    """A person's token is the mailbox's own; an application's names the mailbox."""
+    return "/me" if options.oauth.flow == "refresh-token" else f"/users/{quote(options.mailbox, safe='@')}"
 
 
 def parse(answer: Answer, letter: Letter) -> list[RecipientOutcome]:

@@ -224,6 +224,17 @@ def relay() -> Contract:
     )
 
 
+_MSGRAPH = {
+    "mailbox": "news@acme.example",
+    "oauth": {
+        "flow": "client-credentials",
+        "tenant": "acme.example",
+        "client_id": "app",
+        "client_secret": "secret-of-app",
+    },
+}
+
+
 def msgraph() -> Contract:
     def read(request: Request) -> Understood:
         assert (request.method, request.target) == ("POST", "/users/news@acme.example/sendMail")
@@ -240,7 +251,7 @@ def msgraph() -> Contract:
             return Reply(400, {"error": {"code": "ErrorMimeContentInvalidBase64String", "message": "Invalid base64"}})
         return None
 
-    return Contract("msgraph", {"mailbox": "news@acme.example"}, read, lambda _: Reply(202), probe, recipients=500)
+    return Contract("msgraph", _MSGRAPH, read, lambda _: Reply(202), probe, recipients=500)
 
 
 def gmail() -> Contract:
@@ -265,7 +276,7 @@ def gmail() -> Contract:
 
     return Contract(
         "gmail-api",
-        {"mailbox": "news@acme.example"},
+        {"mailbox": "news@acme.example", "oauth": {"client_id": "app"}},
         read,
         lambda _: Reply(200, {"id": "18c", "threadId": "18c", "labelIds": ["SENT"]}),
         probe,

@@ -26,14 +26,16 @@ SOUND = {
     "resend": "api_key: re_key",
     "mailersend": "api_key: mlsn.key",
     "mumara-one": "url: 'https://mumara.example/v1/send', token: mumara",
-    "msgraph": "mailbox: news@acme.example",
-    "gmail-api": "mailbox: news@acme.example",
+    "msgraph": "mailbox: n@acme.example, oauth: "
+    "{flow: client-credentials, tenant: t, client_id: c, client_secret: sec-1}",
+    "gmail-api": "mailbox: n@acme.example, oauth: {client_id: c, refresh_token: secret-2}",
     "relay": "url: 'https://relay.example', token: bridge-token",
 }
 
 
 def text(kind: str, options: str = "") -> str:
-    given = ", ".join(part for part in (SOUND[kind], options) if part)
+    sound = SOUND[kind].partition(", oauth:")[0] if options.startswith("oauth:") else SOUND[kind]
+    given = ", ".join(part for part in (sound, options) if part)
     nodes = f"[{{name: n1, type: {kind}, {given}}}, {{name: spare, type: sandbox}}]"
     return text_with(pools=f"pools:\n  - {{name: main, id: 1, nodes: {nodes}}}\n")
 
@@ -49,11 +51,23 @@ def test_each_type_loads_with_its_credentials_alone(tmp_path: Path, kind: str) -
     (pool,) = values.pools(loaded.config)
     assert pool.nodes[0].type == kind
     shown = repr(values.options_of_nodes(loaded.config)["n1"])
-    for secret in ("SG.key", "key-1", "pm-token", "-key", "secret-1", "xkeysib-1", "zepto", "re_key", "bridge-token"):
+    for secret in (
+        "SG.key",
+        "key-1",
+        "pm-token",
+        "-key",
+        "secret-1",
+        "xkeysib-1",
+        "zepto",
+        "re_key",
+        "bridge-token",
+        "sec-1",
+        "secret-2",
+    ):
         assert secret not in shown
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SOUND if kind not in ("ses", "msgraph", "gmail-api")])
+@pytest.mark.parametrize("kind", [kind for kind in SOUND if kind != "ses"])
 def test_each_type_needs_its_credentials(tmp_path: Path, kind: str) -> None:
     bare = text_with(pools=f"pools:\n  - {{name: main, id: 1, nodes: [{{name: n1, type: {kind}}}]}}\n")
     assert "missing" in str(faults_of(tmp_path, bare)) or kind == "relay"
@@ -77,6 +91,8 @@ def test_each_type_needs_its_credentials(tmp_path: Path, kind: str) -> None:
         ("mailgun", "region: mars", "us, eu or eu|must be"),
         ("mailgun", "regoin: eu", 'did you mean "region"'),
         ("sparkpost", "batch: 0", "at least 1"),
+        ("gmail-api", "oauth: {flow: client-credentials, client_id: c, client_secret: s}", "has no flow"),
+        ("msgraph", "oauth: {flow: client-credentials, client_id: c, client_secret: s}", "needs tenant"),
     ],
 )
 def test_what_cannot_work_is_refused_with_its_reason(tmp_path: Path, kind: str, options: str, words: str) -> None:
