@@ -109,6 +109,7 @@ class Relay:
             del config[key]  # the defaults of the relay, not those of the tests
         config["limits"] = {"connections": SESSIONS, "per_address": SESSIONS}
         config["headers"] = {"X-Relayed-By": "acme"}
+        config["admin"] = {"bind": f"{HOST}:{free_port()}"}  # the control process is part of what is measured
         if sign:
             config["dkim"] = [{"domain": DOMAIN, "selector": SELECTOR, "key_file": str(keys.dkim[sign])}]
         return config
