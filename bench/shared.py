@@ -18,11 +18,11 @@ from tests.fakes.redis_server import RedisServer, find_server
 class _Shared(Relay):
     """`store:` of subclasses; the server is made before the relay and ended after it."""
 
-    def __init__(self, folder: Any, keys: Keys, sink_port: int, door: Door, sign: str = "") -> None:
+    def __init__(self, folder: Any, keys: Keys, sink_port: int, door: Door, sign: str = "", **more: Any) -> None:
         (folder / "server").mkdir()
         self.server = RedisServer(folder / "server").start()
         try:
-            super().__init__(folder, keys, sink_port, door, sign)
+            super().__init__(folder, keys, sink_port, door, sign, **more)
         except BaseException:
             self.server.close()
             raise

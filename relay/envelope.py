@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from relay.values import thawed
+
 CHUNK_BYTES = 256 * 1024
 """Piece in which body files are read: large enough that syscalls vanish, small enough that 50 at once are 12 MB."""
 
 
+@thawed
 @dataclass(frozen=True, slots=True)
 class Reply:
     """One SMTP reply. `text`: printable ASCII, may hold several lines separated by LF.
@@ -50,6 +53,7 @@ class RecipientStatus(StrEnum):
     DROPPED = "dropped"  # by an operator
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipient:
     """One forward-path of a message and what became of it.
@@ -73,6 +77,7 @@ class Recipient:
     node: str = ""
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What acceptance learnt about the content once, so that no attempt parses it again.
@@ -96,6 +101,7 @@ class Facts:
     subject: str = ""
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """An accepted message without its content: envelope, route class and facts.
@@ -160,6 +166,7 @@ class BodyFile:
                 yield piece
 
 
+@thawed
 @dataclass(frozen=True, slots=True)
 class Content:
     """Header section and body.

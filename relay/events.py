@@ -12,9 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from relay.values import thawed
+
 INFO, WARNING, ERROR = "info", "warning", "error"
 
 
+@thawed
 @dataclass(frozen=True, slots=True)
 class Event:
     """`at`: epoch seconds. `message_id`: spool id, or empty when the event is not about one message."""
@@ -73,6 +76,10 @@ class Events:
     def message_held(self, message_id: str, /, *, until: float, why: Sequence[str]) -> None:
         self._tell("route.held", INFO, message_id, until=until, why=list(why))
 
+    def message_failed(self, message_id: str, /, *, recipients: Sequence[dict[str, Any]], **data: Any) -> None:
+        """Refused for good. `recipients`: address, code, text and node of each."""
+        self._tell("message.failed", WARNING, message_id, recipients=list(recipients), **data)
+
     def message_expired(self, message_id: str, /, *, recipients: Sequence[str], age_s: float) -> None:
         self._tell("message.expired", WARNING, message_id, recipients=list(recipients), age_s=age_s)
 
@@ -104,6 +111,10 @@ class Events:
     def node_recovered(self, *, node: str, pool: str, down_s: float) -> None:
         self._tell("node.recovered", INFO, node=node, pool=pool, down_s=down_s)
 
+    def node_ready(self, *, node: str, pool: str) -> None:
+        """A node passed its first test and is used from now on."""
+        self._tell("node.ready", INFO, node=node, pool=pool)
+
     def node_check_failed(self, *, node: str, pool: str, test_status: str, next_check: float) -> None:
         """`next_check` 0: checking has ended; the node stays off until an operator acts."""
         self._tell("node.check_failed", WARNING, node=node, pool=pool, test_status=test_status, next_check=next_check)
@@ -116,6 +127,11 @@ class Events:
 
     def node_resumed(self, *, node: str, pool: str, by: str) -> None:
         self._tell("node.resumed", INFO, node=node, pool=pool, by=by)
+
+    def node_token_failed(self, *, node: str, pool: str, error: str, account: bool) -> None:
+        """No access token could be had, or the consent ends soon. `account`: only an operator can mend it; `error`
+        says what to do."""
+        self._tell("node.token_failed", WARNING, node=node, pool=pool, error=error, account=account)
 
     # Process
 
@@ -138,6 +154,10 @@ class Events:
     def reload_failed(self, *, error: str) -> None:
         """The running configuration goes on."""
         self._tell("relay.reload_failed", ERROR, error=error)
+
+    def reload_returned(self, *, why: str) -> None:
+        """Delivery broke after a reload; the configuration before it is back. The files still hold the other one."""
+        self._tell("relay.reload_returned", ERROR, why=why)
 
     def store_changed(self, why: str) -> None:
         """A shared store went away, or is back when `why` is empty."""

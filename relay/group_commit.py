@@ -28,8 +28,9 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
@@ -38,7 +39,16 @@ from relay.errors import RelayError
 from relay.file_turn import FileTurn
 from relay.store_faults import StoreBusy, StoreFailed, StoreFull, fault_of
 
-__all__ = ["Batch", "Committer", "GroupCommit", "StoreBusy", "StoreFailed", "StoreFull", "Ticket"]
+__all__ = [
+    "Batch",
+    "Committer",
+    "GroupCommit",
+    "Statement",
+    "StoreBusy",
+    "StoreFailed",
+    "StoreFull",
+    "Ticket",
+]
 
 T = TypeVar("T")
 
@@ -52,6 +62,10 @@ GATHER_S = 0.002
 FEW = 2
 """While groups are larger than a few, a group waits this long for more (R06). Threads change places less often: with 20
 clients a message costs a tenth less CPU in all, and as many leave in a second. One waiter never waits."""
+
+PATIENCE_S = 0.005
+"""What nobody is in a hurry for waits so long for a write to share the fsync with: with a single client the removal of
+one message goes with the storing of the next, which is one commit for a message instead of two."""
 
 CHECKPOINT_BYTES = 16 * 2**20
 """Write-ahead log size at which it is folded back. Queued mail is short-lived: the longer the log, the more of its
@@ -68,15 +82,32 @@ writer's patience starts anew each time; with Python's 5 ms a write may starve f
 clients and a loop that is never idle, turns of 1 and 3 ms: p99 of a write 180 and 520 ms at 5 ms, 30 and 60 ms at
 0.5 ms. At 0.1 ms waits are shorter still, but the lock changes hands so often that a message costs a quarter more."""
 
-Committer = Callable[[Callable[[], None]], None]
+Committer = Callable[[Callable[[], object]], None]
 """Called instead of COMMIT with the function that does it: the place where tests log, delay or fail commits."""
 
 
-Batch = Callable[[sqlite3.Connection, list[Any]], list[Any]]
-"""An operation that does the work of many callers at once: one result for each item, in order; an exception among the
-results is raised to its caller alone."""
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """The work of a whole group in one statement, which is a transaction of its own, and the results of its items."""
 
-_ALONE = object()
+    sql: str
+    values: Sequence[Any]
+    results: list[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """An operation that does the work of many callers at once.
+
+    Attributes:
+        do: one result for each item, in order; an exception among the results is raised to its caller alone.
+        single: the same work as one statement, or None where these items need more. It is tried first: each statement
+            costs the writer two turns at the interpreter lock, for which a busy event loop lets it wait. When the
+            statement violates a constraint, `do` has its turn.
+    """
+
+    do: Callable[[sqlite3.Connection, list[Any]], list[Any]]
+    single: Callable[[list[Any]], Statement | None] = lambda _: None
 
 
 class Ticket:
@@ -84,20 +115,23 @@ class Ticket:
 
     Attributes:
         future: the result; whoever awaits it may be cancelled without harm to the work.
+        patient: nobody is in a hurry for it.
         finished: the operation has been committed or has failed, and `after` has run.
     """
 
-    __slots__ = ("_watchers", "after", "finished", "future", "op", "payload", "size")
+    __slots__ = ("_watchers", "after", "finished", "future", "op", "patient", "payload", "size")
 
     def __init__(
         self,
-        op: Callable[..., Any],
+        op: Callable[..., Any] | Batch,
         payload: Any,
         size: int,
         future: asyncio.Future[Any],
         after: Callable[[Any], None] | None,
+        patient: bool = False,
     ) -> None:
         self.op = op
+        self.patient = patient
         self.payload = payload
         self.size = size
         self.future = future
@@ -145,6 +179,7 @@ class GroupCommit:
     Args:
         path: the database; created with mode 0600 (its log and index inherit that).
         migrate: brings the schema up to date, inside one transaction; what it raises comes out of `start`.
+        equip: makes what the writer's connection alone has (temporary views and triggers), after `migrate`.
         synchronous: FULL is needed for a promise that outlives a power cut; NORMAL and OFF for what may be lost.
         busy_timeout_s: how long another process may hold the file.
         page_size: octets; only counts for a new file.
@@ -157,6 +192,7 @@ class GroupCommit:
         path: Path,
         *,
         migrate: Callable[[sqlite3.Connection], None],
+        equip: Callable[[sqlite3.Connection], None] = lambda _: None,
         synchronous: Literal["FULL", "NORMAL", "OFF"] = "FULL",
         busy_timeout_s: float = 5.0,
         max_ops: int = MAX_OPS,
@@ -169,6 +205,7 @@ class GroupCommit:
         self._path = path
         self._turn = FileTurn(path.with_name(f"{path.name}.lock"), busy_timeout_s) if shared else None
         self._migrate = migrate
+        self._equip = equip
         self._synchronous = synchronous
         self._busy_timeout_s = busy_timeout_s
         self._max_ops = max_ops
@@ -233,20 +270,28 @@ class GroupCommit:
         if self._failure:
             raise StoreFailed(self._failure)
         future: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.put(Ticket(op, _ALONE, size, future, after))
+        self._waiting.put(Ticket(op, None, size, future, after))
         return await future
 
-    def join(self, batch: Batch, payload: Any, *, size: int = 0, after: Callable[[Any], None] | None = None) -> Ticket:
+    def join(
+        self,
+        batch: Batch,
+        payload: Any,
+        *,
+        size: int = 0,
+        after: Callable[[Any], None] | None = None,
+        patient: bool = False,
+    ) -> Ticket:
         """Have `payload` done by `batch` in the next transaction, together with those of other callers.
 
         Neighbours that name the same `batch` object are handed to it as one list, so that one statement can serve
-        many callers: each statement costs the writer a turn at the interpreter lock, which a busy event loop is slow
-        to give. Otherwise as `run`, but for the ticket in the place of the result.
+        many callers. With `patient` it may wait a little for company. Otherwise as `run`, but for the ticket in the
+        place of the result.
         """
         if self._failure:
             raise StoreFailed(self._failure)
         future: asyncio.Future[Any] = self._loop.create_future()
-        ticket = Ticket(batch, payload, size, future, after)
+        ticket = Ticket(batch, payload, size, future, after, patient)
         self._waiting.put(ticket)
         return ticket
 
@@ -321,12 +366,22 @@ class GroupCommit:
             time.sleep(GATHER_S)
         group: list[Ticket] = []
         size = 0
+        patient, until = self._last_group <= FEW, time.monotonic() + PATIENCE_S
         while item is not None:
             group.append(item)
             size += item.size
-            if size >= self._max_bytes or len(group) >= self._max_ops or waiting.empty():
+            patient = patient and item.patient
+            if size >= self._max_bytes or len(group) >= self._max_ops:
                 break
-            item = waiting.get()
+            if patient:
+                try:
+                    item = waiting.get(timeout=max(0.0, until - time.monotonic()))
+                except queue.Empty:
+                    break
+            elif waiting.empty():
+                break
+            else:
+                item = waiting.get()
         if item is None and group:
             waiting.put(None)
         self._log_bytes += size
@@ -347,6 +402,11 @@ class GroupCommit:
             return [(item, None, _another(fault)) for item in group]
 
     def _transact(self, connection: sqlite3.Connection, group: list[Ticket]) -> _Told:
+        statement = _as_one_statement(group)
+        if statement is not None:
+            with contextlib.suppress(sqlite3.IntegrityError):
+                self._committer(partial(connection.execute, statement.sql, statement.values))
+                return _results(group, statement.results)
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -420,6 +480,7 @@ class GroupCommit:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+        self._equip(connection)
 
     def _open_reader(self) -> sqlite3.Connection:
         reader = sqlite3.connect(
@@ -447,7 +508,7 @@ def _execute_commit(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
-def _commit_now(commit: Callable[[], None]) -> None:
+def _commit_now(commit: Callable[[], object]) -> None:
     commit()
 
 
@@ -457,26 +518,37 @@ def _another(fault: RelayError) -> RelayError:
     return twin
 
 
+def _as_one_statement(group: list[Ticket]) -> Statement | None:
+    op = group[0].op
+    if not isinstance(op, Batch) or any(ticket.op is not op for ticket in group):
+        return None
+    return op.single([ticket.payload for ticket in group])
+
+
 def _run_together(connection: sqlite3.Connection, group: list[Ticket]) -> _Told:
     told: _Told = []
     position = 0
     while position < len(group):
         item = group[position]
-        if item.payload is _ALONE:
-            told.append((item, item.op(connection), None))
+        op = item.op
+        if not isinstance(op, Batch):
+            told.append((item, op(connection), None))
             position += 1
             continue
         end = position + 1
-        while end < len(group) and group[end].op is item.op:
+        while end < len(group) and group[end].op is op:
             end += 1
         part = group[position:end]
-        results = item.op(connection, [each.payload for each in part])
-        told += [
-            (each, None, result) if isinstance(result, Exception) else (each, result, None)
-            for each, result in zip(part, results, strict=True)
-        ]
+        told += _results(part, op.do(connection, [each.payload for each in part]))
         position = end
     return told
+
+
+def _results(part: list[Ticket], results: list[Any]) -> _Told:
+    return [
+        (each, None, result) if isinstance(result, Exception) else (each, result, None)
+        for each, result in zip(part, results, strict=True)
+    ]
 
 
 def _run_apart(connection: sqlite3.Connection, item: Ticket) -> tuple[Ticket, Any, Exception | None]:

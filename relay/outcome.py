@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from relay.values import thawed
+
 
 class Status(StrEnum):
     DELIVERED = "delivered"
@@ -27,6 +29,7 @@ class Scope(StrEnum):
     QUOTA = "quota"  # the upstream says slower: the node cools down and stays active
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The result of one attempt for one recipient.
@@ -54,6 +57,7 @@ class Outcome:
     attempted: bool = True
 
 
+@thawed
 @dataclass(frozen=True, slots=True)
 class RecipientOutcome:
     """`outcome` for the recipient with this `address`."""

@@ -30,10 +30,15 @@ from relay.signing.signer import Signer, Style
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything derived from one configuration. Nothing here opens a store or a socket."""
+    """Everything derived from one configuration. Nothing here opens a store or a socket.
+
+    `started_as`: the site of the relay that runs, for a configuration it takes over: its folders and the number of its
+    workers stay as they are until it is started anew.
+    """
 
     path: Path
     loaded: Loaded
+    started_as: Site | None = None
 
     @property
     def config(self) -> Config:
@@ -72,7 +77,7 @@ class Settings:
     @cached_property
     def site(self) -> Site:
         """Raises ConfigError for a kind of store this version does not have."""
-        return site_of(self.config)
+        return self.started_as or site_of(self.config)
 
     @property
     def workers(self) -> int:

@@ -1,4 +1,4 @@
-"""One worker process: its objects, the order in which they start and stop."""
+"""One worker process: the order in which its parts start and stop, and what goes on beside the mail."""
 
 from __future__ import annotations
 
@@ -9,60 +9,41 @@ import os
 import random
 import signal
 import socket
-import ssl
-import sys
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from relay.acceptance import Acceptance
-from relay.app.drivers import make_drivers
+from relay.app.drivers import make_desk
+from relay.app.frozen import thaw
+from relay.app.parts import ListenerParts, Parts, make_parts
+from relay.app.plant import Plant
+from relay.app.reload import Reloader
 from relay.app.settings import Settings
 from relay.app.shared import Shared
-from relay.app.stores import (
-    is_shared,
-    make_spool,
-    open_state,
-    place_of,
-    refuse_forgetful,
-    tell_weaknesses,
-    troubles,
-    watch_sleep,
-)
-from relay.bridges.credentials import PasswordChecker
-from relay.bridges.registry import BridgeGate, Registry
-from relay.config.load import load
+from relay.app.store_set import open_stores
+from relay.app.stores import is_shared, tell_weaknesses, troubles, watch_sleep
+from relay.bridges.registry import BridgeGate
+from relay.control.intake import Intake, IntakeLimits
 from relay.control.operator import Operator
-from relay.control.protocol import socket_path
+from relay.control.protocol import ControlError, socket_path
 from relay.control.server import ControlServer
-from relay.delivery.attempt import Attempts
-from relay.delivery.direct import Direct
 from relay.delivery.dispatcher import Dispatcher
-from relay.delivery.fleet import Fleet
-from relay.delivery.keeper import HealthKeeper
-from relay.delivery.render import Renderer
-from relay.delivery.reports import Reports
 from relay.delivery.suspects import Verdict, judge
-from relay.delivery.tally import Tally
 from relay.envelope import Message
 from relay.errors import ConfigError, SpoolError, StateUnavailable
-from relay.events import Events
-from relay.history import HistorySink
-from relay.history.sqlite import SqliteHistory
-from relay.ids import IdSource
+from relay.history.sqlite import forget_abandoned
 from relay.listener.server import Listener
 from relay.logs.log import Log
+from relay.process.listen_sockets import ListenAddress, bind_one, is_own, shut
 from relay.process.supervisor import WorkerContext
-from relay.router.router import Router
-from relay.sinks import CountSink, LogSink
 from relay.spool import Selection, Standing
 from relay.spool.memory import MemorySpool
 from relay.spool.redis_store import RedisSpool
+from relay.spool.sqlite import SqliteSpool
 from relay.spool.sqlite_claim import shards as shards_in
-
-EVENTS_A_MESSAGE = 3
-"""Accepted, attempted, and one to spare for those that are deferred."""
+from relay.state.redis_store import RedisState
+from relay.tap import Tap
 
 ADOPT_EVERY_S = 60.0
 """How often shards without a worker are looked for."""
@@ -83,7 +64,12 @@ def _calm_collector() -> None:
 
 
 class Worker:
-    """Builds everything from settings, runs it, and takes it down again."""
+    """Opens the stores, puts the plant together, runs it, and takes it down again.
+
+    Args:
+        settings: what the relay was started with. Where another configuration was taken over since, a worker that
+            starts later begins with that one.
+    """
 
     def __init__(self, settings: Settings, context: WorkerContext, shared: Shared, log: Log) -> None:
         self._settings = settings
@@ -93,10 +79,32 @@ class Worker:
         self._shared = shared
         self._stop = asyncio.Event()
         self._reload_wanted = asyncio.Event()
-        self._reloading = asyncio.Lock()
         self._phase = "starting"
+        self._tap = Tap()
+        self._desk = make_desk(settings, self._token_failed)
         self._unadoptable: set[str] = set()
-        self._shares: Mapping[str, int] = {bridge.name: bridge.share for bridge in settings.bridges}
+
+    # What tests and tools look at
+
+    @property
+    def spool(self) -> SqliteSpool | RedisSpool:
+        return self.stores.spool
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        return self.plant.dispatcher
+
+    @property
+    def gate(self) -> BridgeGate:
+        return self.plant.gate
+
+    @property
+    def acceptance(self) -> Acceptance:
+        return self.plant.acceptance
+
+    @property
+    def listeners(self) -> list[Listener]:
+        return self.plant.listeners
 
     async def run(self) -> int:
         """Serve until SIGTERM; the exit code."""
@@ -112,16 +120,17 @@ class Worker:
             async with asyncio.TaskGroup() as tasks:
                 background = [
                     tasks.create_task(self._deliver(suspects), name="dispatcher"),
-                    tasks.create_task(self.keeper.run(), name="keeper"),
+                    tasks.create_task(self.plant.keeper.run(), name="keeper"),
+                    tasks.create_task(self.plant.quotas.run(), name="quotas"),
                     tasks.create_task(self._flush(), name="flush"),
                     tasks.create_task(self._reload_when_asked(), name="reload"),
+                    tasks.create_task(self.reloader.follow(), name="follow"),
                     tasks.create_task(self._watch_spool(), name="watch"),
                     tasks.create_task(self._adopt_later(), name="adopt"),
-                    tasks.create_task(self._tell_weaknesses(), name="weaknesses"),
                     tasks.create_task(self._take_over(), name="take over"),
+                    tasks.create_task(self._tell_weaknesses(), name="weaknesses"),
                 ]
-                for listener, sock in zip(self.listeners, self._context.sockets, strict=True):
-                    await listener.start(sock=sock)
+                await self.plant.open()
                 self.events.started(shard=self._shard, pid=os.getpid())
                 self._phase = "running"
                 self._context.ready()
@@ -136,182 +145,112 @@ class Worker:
         return os.EX_IOERR if failed else 0
 
     async def reload(self) -> dict[str, Any]:
-        """Read the configuration again and take over the bridges, and certificates that were renewed under their old
-        names; everything else is named as needing a restart. All of it, or nothing.
+        """See `Reloader.reload`."""
+        return await self.reloader.reload()
 
-        Raises:
-            ConfigError: it does not validate; nothing has changed.
-        """
-        async with self._reloading:
-            # In a thread: a thousand bridges take a fifth of a second to read.
-            fresh, registry, contexts = await asyncio.to_thread(self._read_again)
-            self.gate.replace(registry)
-            for listener, context in zip(self.listeners, contexts, strict=True):
-                if context is not None:
-                    listener.use_tls_context(context)
-            return self._reloaded(fresh)
-
-    def _read_again(self) -> tuple[Settings, Registry, list[ssl.SSLContext | None]]:
-        """What a reload takes over. A message in the queue of a bridge that is gone still leaves: it was promised."""
-        fresh = Settings(self._settings.path, load(self._settings.path))
-        registry = Registry(fresh.bridges, previous=self.gate.registry)
-        missing = sorted({b.pool for b in fresh.bridges} - {p.name for p in self._settings.pools})
-        if missing:
-            raise ConfigError(f"bridges lead to pools that need a restart first: {', '.join(missing)}")
-        ours = self._settings.config.listeners
-        try:
-            contexts = [
-                fresh.tls_context(listener) if listener in fresh.config.listeners else None for listener in ours
-            ]
-        except OSError as error:  # ssl.SSLError among them: written to since it was checked
-            raise ConfigError(f"certificate: {error}") from error
-        return fresh, registry, contexts
-
-    def _reloaded(self, fresh: Settings) -> dict[str, Any]:
-        self._shares = {bridge.name: bridge.share for bridge in fresh.bridges}
-        old, new = self._settings.config, fresh.config
-        rest = [key for key in type(old).model_fields if key != "bridges" and getattr(old, key) != getattr(new, key)]
-        self.events.reloaded(bridges=len(fresh.bridges), needs_restart=rest)
-        return {"bridges": len(fresh.bridges), "needs_restart": rest}
+    def _token_failed(self, node: str, error: str, account: bool) -> None:
+        fleet = self.plant.fleet
+        pool = fleet.pool_of(node).name if node in fleet else ""
+        self.events.node_token_failed(node=node, pool=pool, error=error, account=account)
 
     # Starting
 
     async def _open(self) -> None:
-        settings, clock = self._settings, time.time
-        config = settings.config
-        directory = settings.directory
-        incoming = directory / "incoming"
-        incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.history = SqliteHistory(
-            directory,
-            self._shard,
-            max_age_s=config.history.keep_for,
-            max_events=EVENTS_A_MESSAGE * config.history.max_messages or sys.maxsize,
+        """Raises ConfigError before anything is opened when the configuration cannot work."""
+        generation, parts = self._parts()
+        doors = self._doors(parts)
+        self.stores = await open_stores(parts.settings, self._shard, self._log, on_lost=self._lost)
+        watch_sleep(self.stores.spool)
+        self.events = self.stores.events
+        self.plant = Plant(
+            parts,
+            self.stores,
+            self._shared,
+            self._log,
+            doors=doors,
+            shard=self._shard,
+            index=self._context.index,
+            tap=self._tap,
+            desk=self._desk,
         )
-        await self.history.start()
-        self.counts = CountSink(clock)
-        self.events = Events([LogSink(self._log), HistorySink(self.history), self.counts], clock)
-        self.spool = make_spool(settings, self._shard, self.events, on_lost=self._lost)
-        self._operated = self.spool if not self._context.index or not is_shared(self.spool) else MemorySpool()
-        watch_sleep(self.spool)
-        await self.spool.start()
-        await refuse_forgetful(self.spool)
-        self.state = await open_state(settings, on_change=self.events.store_changed)
-        self._build(directory, incoming)
+        self.reloader = Reloader(
+            self.plant,
+            self._shared.configuration,
+            started=self._settings,
+            generation=generation,
+            others=[shard for shard in self._settings.shards if shard != self._shard],
+            events=self.events,
+            taken=self._taken,
+        )
+        plant = self.plant
+        self.operator = Operator(
+            shard=self._shard,
+            # One worker speaks for the queue that all share.
+            spool=MemorySpool() if self._context.index and is_shared(self.spool) else self.spool,
+            state=self.stores.state,
+            history=self.stores.history,
+            pools=parts.pools,
+            drivers=parts.drivers,
+            events=self.events,
+            dispatcher=plant.dispatcher,
+            keeper=plant.keeper,
+            sessions=lambda: plant.sessions,
+            counters=lambda: self.stores.counts.snapshot()["events"],
+            reloader=self.reloader,
+            tap=self._tap,
+            figures=self._figures,
+            intake=Intake(plant.acceptance, lambda: plant.gate, self.events, self._intake_limits),
+            policy=parts.settings.retry,
+            attempts=plant.fleet.running,
+            busy=plant.fleet.full,
+            phase=lambda: self._phase,
+            workers=self._settings.workers,
+            troubles=lambda: troubles(self.spool, self.stores.state),
+            drain=self.drain,
+        )
+        plant.on_caps = lambda pools: self.operator.use(pools, plant.parts.settings.retry)
+        self.control = ControlServer(self.operator, socket_path(self._settings.directory, self._shard))
         try:
-            await self.router.refresh_health()
+            await plant.router.refresh_health()
+            await plant.keeper.prepare(plant.fleet.names())
         except StateUnavailable as error:  # a shared one may come back; what needs no caps goes on without it
+            if not isinstance(self.stores.state, RedisState):
+                raise
             self.events.fault(where="state", error=str(error))
 
-    def _build(self, directory: Path, incoming: Path) -> None:
-        settings, clock = self._settings, time.time
-        pools = {pool.name: pool for pool in settings.pools}
-        rng = random.Random()
-        ids = IdSource(clock, shard=place_of(settings, self._shard) if is_shared(self.spool) else self._shard)
-        self.router = Router(settings.pools, self.state, clock=clock, rng=rng.random)
-        drivers = make_drivers(settings, rng=rng)
-        self.fleet = Fleet(settings.pools, drivers, on_free=lambda pool: self.dispatcher.freed(pool))
-        self.keeper = HealthKeeper(
-            state=self.state,
-            router=self.router,
-            fleet=self.fleet,
-            policy=settings.health,
-            events=self.events,
-            clock=clock,
-            on_change=lambda: self.dispatcher.changed(),
-            owner=f"{os.uname().nodename}:{os.getpid()}",
-        )
-        self.tally = Tally(self.state)
-        reports = Reports(
-            spool=self.spool,
-            pools=pools,
-            ids=ids,
-            events=self.events,
-            policy=settings.reports,
-            clock=clock,
-            stored=lambda message: self.dispatcher.stored(message),
-        )
-        attempts = Attempts(
-            spool=self.spool,
-            router=self.router,
-            fleet=self.fleet,
-            keeper=self.keeper,
-            renderer=Renderer(
-                headers=tuple(settings.config.headers.items()), signer=settings.signer(), scratch=incoming, clock=clock
-            ),
-            reports=reports,
-            tally=self.tally,
-            events=self.events,
-            policy=settings.retry,
-            clock=clock,
-        )
-        self.dispatcher = Dispatcher(
-            spool=self.spool,
-            router=self.router,
-            fleet=self.fleet,
-            attempts=attempts,
-            events=self.events,
-            share_of=lambda bridge: self._shares.get(bridge, 1),
-            clock=clock,
-            rng=rng,
-        )
-        direct = Direct(
-            spool=self.spool,
-            router=self.router,
-            fleet=self.fleet,
-            attempts=attempts,
-            reports=reports,
-            events=self.events,
-            clock=clock,
-            rng=rng,
-            hand_in=self.dispatcher.hand_in,
-        )
-        self.gate = BridgeGate(Registry(settings.bridges), PasswordChecker(), self._shared.throttle)
-        self.acceptance = Acceptance(
-            gate=self.gate,
-            pools=pools,
-            spool=self.spool,
-            state=self.state,
-            dispatcher=self.dispatcher,
-            direct=direct,
-            ids=ids,
-            events=self.events,
-            policy=settings.acceptance,
-            clock=clock,
-        )
-        connections = self._shared.connections.worker(self._context.index)
-        self.listeners = [
-            Listener(
-                settings.listener_options(listener),
-                self.acceptance,
-                self.events,
-                connections,
-                settings.tls_context(listener),
-            )
-            for listener in settings.config.listeners
-        ]
-        operator = Operator(
-            shard=self._shard,
-            spool=self._operated,
-            state=self.state,
-            history=self.history,
-            pools=pools,
-            drivers=drivers,
-            events=self.events,
-            dispatcher=self.dispatcher,
-            keeper=self.keeper,
-            sessions=lambda: sum(listener.sessions for listener in self.listeners),
-            counters=lambda: self.counts.snapshot()["events"],
-            reload=self.reload,
-            drain=self.drain,
-            policy=settings.retry,
-            attempts=self.fleet.running,
-            busy=self.fleet.full,
-            phase=lambda: self._phase,
-            workers=settings.workers,
-            troubles=lambda: troubles(self.spool, self.state),
-        )
-        self.control = ControlServer(operator, socket_path(directory, self._shard))
+    def _parts(self) -> tuple[int, Parts]:
+        """Of what runs in the other workers, and its generation."""
+        generation, frozen = self._shared.configuration.current()
+        settings = self._settings
+        if generation:
+            settings = Settings(settings.path, thaw(frozen), started_as=settings.site)
+        level = settings.log
+        self._log.set_level("error" if level.errors_only else level.level)
+        return generation, make_parts(settings, rng=random.Random(), tap=self._tap, desk=self._desk)
+
+    def _doors(self, parts: Parts) -> list[tuple[ListenerParts, socket.socket]]:
+        """Listeners with their sockets: those the parent has bound for us, and of our own where a reload since has
+        added some. Those that a reload has closed stay so.
+
+        Raises:
+            ConfigError: an address cannot be bound.
+        """
+        given = {
+            tuple(listener.bind): sock
+            for listener, sock in zip(self._settings.config.listeners, self._context.sockets, strict=True)
+        }
+        doors = []
+        for listener in parts.listeners:
+            known = listener.bind in given
+            sock = given.pop(listener.bind) if known else bind_one(ListenAddress(*listener.bind), probe=False)
+            doors.append((listener, sock))
+        for sock in given.values():
+            if is_own(sock):
+                shut(sock)
+        return doors
+
+    def _taken(self, parts: Parts) -> None:
+        self.operator.use(self.plant.pools, parts.settings.retry)
 
     async def _recover(self) -> list[str]:
         """Close what a crash left open: name possible duplicates and set poison aside.
@@ -320,7 +259,28 @@ class Worker:
             The suspects, to be tried alone.
         """
         left_open = await self.spool.recover(time.time())
-        return await self._sift(left_open + await self._adopt())
+        suspects = await self._sift(left_open + await self._adopt())
+        # The first worker also looks after the keys of workers that there are no more: it has their mail.
+        others = {shard for shard in self._settings.shards if shard != self._shard}
+        await self.stores.keys.resolve(self._holds, except_of=others)
+        return suspects
+
+    async def _holds(self, message_id: str) -> bool:
+        return await self.spool.find(message_id) is not None
+
+    def _figures(self) -> dict[str, Any]:
+        """Counts for a scrape; nothing may be awaited between them."""
+        return {"ledger": asdict(self.spool.ledger), **self.stores.counts.snapshot()}
+
+    def _intake_limits(self) -> IntakeLimits:
+        settings = self.plant.parts.settings
+        return IntakeLimits(
+            hostname=settings.hostname,
+            max_size=settings.config.limits.size,
+            max_recipients=settings.config.limits.recipients,
+            accept_deadline=settings.config.accept_deadline,
+            body_dir=settings.directory / "incoming",
+        )
 
     async def _sift(self, left_open: list[Message]) -> list[str]:
         suspects = []
@@ -370,11 +330,11 @@ class Worker:
         tick = 0
         while True:
             await asyncio.sleep(FLUSH_S)
-            await self.tally.flush()
+            await self.plant.tally.flush()
             tick += 1
             if tick % USAGE_EVERY == 0:
                 try:
-                    await self.router.refresh_usage()
+                    await self.plant.router.refresh_usage()
                 except StateUnavailable as error:
                     self.events.fault(where="state", error=str(error))
 
@@ -399,7 +359,8 @@ class Worker:
         """The first worker says what the shared stores do not promise."""
         if not self._context.index:
             await tell_weaknesses(
-                [self.spool, self.state], lambda text: self._log.tell("warning", "config.warning", {"text": text})
+                [self.spool, self.stores.state],
+                lambda text: self._log.tell("warning", "config.warning", {"text": text}),
             )
 
     async def _adopt_later(self) -> None:
@@ -407,6 +368,15 @@ class Worker:
         while True:
             await asyncio.sleep(ADOPT_EVERY_S)
             await self._sift(await self._adopt())
+            if self._context.index == 0:
+                settings = self._settings
+                await asyncio.to_thread(
+                    forget_abandoned,
+                    settings.directory,
+                    settings.shards,
+                    max_age_s=settings.config.history.keep_for,
+                    now=time.time(),
+                )
 
     async def _watch_spool(self) -> None:
         """A store that failed an fsync cannot be believed again: end, so that a fresh process opens it anew (R03)."""
@@ -426,10 +396,8 @@ class Worker:
         while True:
             await self._reload_wanted.wait()
             self._reload_wanted.clear()
-            try:
+            with contextlib.suppress(ConfigError, ControlError):  # has been told
                 await self.reload()
-            except ConfigError as error:
-                self.events.reload_failed(error=str(error))
 
     # Stopping
 
@@ -459,11 +427,5 @@ class Worker:
 
     async def _close(self) -> None:
         await self.control.close()
-        for listener in self.listeners:
-            await listener.close()
-        await self.fleet.close()
-        await self.router.close()
-        await self.tally.flush()
-        await self.spool.close()
-        await self.state.close()
-        await self.history.close()
+        await self.plant.close()
+        await self.stores.close()

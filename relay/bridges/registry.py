@@ -8,6 +8,7 @@ joins the current registry with password checking and failure throttling and has
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -45,6 +46,7 @@ class Registry:
     def __init__(self, bridges: Sequence[Bridge], *, previous: Registry | None = None) -> None:
         self._by_name: dict[str, Bridge] = {}
         self._logins: dict[str, _Login] = {}
+        self._tokens: dict[bytes, _Login] = {}
         self._policies: dict[str, BridgePolicy] = {}
         faults: list[str] = []
         networks: dict[tuple[int, int], dict[int, Bridge]] = {}
@@ -81,7 +83,9 @@ class Registry:
             elif name in self._logins:
                 faults.append(f"{where}: is taken by bridge {self._logins[name].bridge.name!r}")
             else:
-                self._logins[name] = _Login(bridge, secret)
+                login = self._logins[name] = _Login(bridge, secret)
+                if credential.secret.startswith("sha256:"):
+                    self._tokens[secret.stored] = login
 
     def _add_networks(
         self, bridge: Bridge, networks: dict[tuple[int, int], dict[int, Bridge]], faults: list[str]
@@ -123,9 +127,22 @@ class Registry:
         return None
 
     def admits(self, bridge: Bridge) -> bool:
-        """False when `bridge` is gone or differs from what a session holds: any change of it ends its sessions."""
+        """False when `bridge` is gone or differs from what a session holds; see `renewed`."""
         current = self._by_name.get(bridge.name)
         return current is bridge or current == bridge
+
+    def renewed(self, bridge: Bridge, username: str) -> Bridge | None:
+        """What the bridge that a session logged in with as `username` has become; None when that login would not open
+        it any more: the name is gone, belongs to another bridge or has another secret."""
+        current = self._by_name.get(bridge.name)
+        if current is None:
+            return None
+        name = normalise_name(username)
+
+        def secrets_of(one: Bridge) -> list[str]:
+            return [c.secret for c in one.credentials if normalise_name(c.username) == name]
+
+        return current if secrets_of(bridge) and secrets_of(bridge) == secrets_of(current) else None
 
     def policy(self, bridge: Bridge) -> BridgePolicy:
         """What `bridge` may send; compiled at its first use."""
@@ -146,6 +163,15 @@ class Registry:
         login = self._logins.get(name)
         opened = await passwords.check(name, password, login.secret if login else self._stand_in)
         return login.bridge if login and opened else None
+
+    def of_token(self, token: str) -> Bridge | None:
+        """The bridge of a generated token (a `sha256:` credential) presented without its username.
+
+        The look-up is by digest: what its time could tell is a prefix of a hash, and nothing about the token.
+        """
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        login = self._tokens.get(digest)
+        return login.bridge if login else None
 
     def __iter__(self) -> Iterator[Bridge]:
         return iter(self._by_name.values())
@@ -181,7 +207,7 @@ class BridgeGate:
         return self._registry
 
     def replace(self, registry: Registry) -> None:
-        """Use `registry` from now on. Sessions of bridges it does not hold unchanged are no longer admitted."""
+        """Use `registry` from now on. Sessions go on with what it has for their login, if it has it."""
         self._registry = registry
 
     async def authenticate(self, username: str, password: str, *, peer: str) -> Bridge | None:
@@ -196,8 +222,22 @@ class BridgeGate:
         await self._sleep(self._throttle.failed(peer, name, self._clock()))
         return None
 
+    async def authenticate_token(self, token: str, *, peer: str) -> Bridge | None:
+        """As `authenticate`, for a generated token alone. Raises AcceptanceError when throttled."""
+        name = "(token)"
+        if not self._throttle.admits(peer, name, self._clock()):
+            raise AcceptanceError(THROTTLED)
+        bridge = self._registry.of_token(token)
+        if bridge is not None:
+            return bridge
+        await self._sleep(self._throttle.failed(peer, name, self._clock()))
+        return None
+
     def bridge_for(self, address: str) -> Bridge | None:
         return self._registry.for_address(address)
 
     def admits(self, bridge: Bridge) -> bool:
         return self._registry.admits(bridge)
+
+    def renewed(self, bridge: Bridge, username: str) -> Bridge | None:
+        return self._registry.renewed(bridge, username)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -77,6 +78,10 @@ def _print_event(event: dict[str, Any], times: int) -> None:
     _print_trace(tuple(line) for line in event.get("route", ()))
 
 
+_FATES = {"attempt.delivered": "delivered", "attempt.refused": "refused", "message.expired": "given up"}
+_TOLD = {"failed": "failed", "delayed": "is late", "relayed": "was passed on"}
+
+
 def _print_trace(lines: Iterable[tuple[str, str, str]]) -> None:
     for node, verdict, reason in lines:
         mark = "→" if verdict == "chosen" else " "
@@ -93,6 +98,8 @@ def _said(event: dict[str, Any]) -> str:
             f"from {event.get('sender') or '<>'} to {_list(event.get('recipients', ()))}{subject}, "
             f"{octets(event.get('size', 0))}, by bridge {event.get('bridge')} ({event.get('peer')}) for pool "
             f"{event.get('pool')}, lane {event.get('lane')}"
+            + (f", campaign {event['campaign']}" if event.get("campaign") else "")
+            + "".join(f"; ignored {ignored}" for ignored in event.get("ignored_headers", ()))
         )
     if name.startswith("attempt."):
         vendor = f", its id {event['vendor_id']}" if event.get("vendor_id") else ""
@@ -107,9 +114,12 @@ def _said(event: dict[str, Any]) -> str:
         return f"the relay died during an attempt ({plural(event.get('crashes', 0), 'time')}): may arrive twice"
     if name == "message.expired":
         return f"given up after {age(event.get('age_s'))} for {_list(event.get('recipients', ()))}"
+    if name == "message.failed":
+        said = (f"{each['address']} ({each['code'] or ''} {each['text']})" for each in event.get("recipients", ()))
+        return f"refused for good for {_list(said)}"
     if name == "dsn.created":
         return (
-            f"the sender {event.get('to')} is told that it {event.get('action')} for "
+            f"the sender {event.get('to')} is told that it {_TOLD.get(event.get('action', ''), 'ended')} for "
             f"{_list(event.get('recipients', ()))}, as message {event.get('dsn_id')}"
         )
     if name == "message.dropped":
@@ -118,6 +128,23 @@ def _said(event: dict[str, Any]) -> str:
         return str(event["why"])
     data = {k: v for k, v in event.items() if k not in ("at", "event", "level", "id", "route")}
     return " ".join(f"{k}={v}" for k, v in data.items() if v not in ("", None, [], 0))
+
+
+def _ended(story: list[dict[str, Any]]) -> str:
+    """What became of a message that is not in the queue any more; empty when the story does not tell."""
+    fate: dict[str, str] = {}
+    for event in story:
+        if event["event"] in _FATES:
+            fate.update(dict.fromkeys(event.get("recipients", ()), _FATES[event["event"]]))
+    counts = Counter(fate.values())
+    words = [f"{word} for {plural(count, 'recipient')}" for word, count in counts.items()]
+    if len(counts) == 1:
+        words = list(counts)
+    if any(event["event"] == "message.dropped" for event in story):
+        words.append("the rest removed by an operator" if words else "removed by an operator")
+    if words and any(event["event"] == "dsn.created" and event.get("action") == "failed" for event in story):
+        words.append("and the sender is told")
+    return ", ".join(words)
 
 
 def _list(values: Iterable[Any]) -> str:
@@ -130,15 +157,8 @@ def _print_now(entry: dict[str, Any] | None, story: list[dict[str, Any]], *, run
     now = time.time()
     say()
     if entry is None:
-        last = story[-1]["event"] if story else ""
-        words = {
-            "message.dropped": "removed by an operator",
-            "message.expired": "given up",
-            "attempt.refused": "refused",
-            "dsn.created": "failed, and the sender is told",
-            "attempt.delivered": "delivered",
-        }
-        say(f"now: done ({words[last]})" if last in words else "now: no longer in the queue")
+        ended = _ended(story)
+        say(f"now: done ({ended})" if ended else "now: no longer in the queue")
         return
     pending = [r["address"] for r in entry["recipients"] if r["status"] == "pending"]
     say(wrapped(f"{_stand(entry, now, running=running)}", indent="     ", first="now: "))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -9,14 +10,16 @@ from typing import Any
 
 import click
 
-from relay.cli.common import any_of, json_option, operator_name, print_json, run, shards
+from relay.cli.common import any_of, ask_all, fail, json_option, operator_name, print_json, run, shards
 from relay.cli.status import print_nodes
 from relay.cli.text import moment, say, wrapped
+
+DRAIN_LOOK_S = 0.2
 
 
 @click.group()
 def node() -> None:
-    """List, test, pause and resume nodes."""
+    """List, test, pause, drain and resume nodes."""
 
 
 def _call(config: str, operation: str, *, lasting: bool = False, **args: Any) -> Any:
@@ -45,7 +48,9 @@ def list_(config: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def test(config: str, names: tuple[str, ...], every: bool, as_json: bool) -> None:
-    """Connect, TLS, AUTH, MAIL, RSET with the real transport; sends no mail.
+    """SMTP: connect, TLS, AUTH, MAIL, RSET with the real transport. API: the vendor's check of the credentials.
+
+    Sends no mail. What the upstream answered is shown in its own words.
 
     On a running relay the result also decides whether the node is used. Exit 69 when a test fails.
     """
@@ -61,6 +66,8 @@ def test(config: str, names: tuple[str, ...], every: bool, as_json: bool) -> Non
                     result["answer"], indent="     ", first=f"{'ok  ' if result['ok'] else 'FAIL'} {result['name']}: "
                 )
             )
+            if result["advice"]:
+                say(wrapped(result["advice"], indent=" " * 7, first="     → "))
             for step in result["steps"]:
                 say(wrapped(step, indent=" " * 9, first=" " * 7))
         if not results:
@@ -84,6 +91,44 @@ def pause(config: str, name: str, reason: str, duration: str | None) -> None:
         raise click.BadParameter(str(error), param_hint="--for") from None
     _call(config, "node_pause", lasting=True, name=name, reason=reason, by=operator_name(), until=until)
     say(f"{name} is paused {f'until {moment(until, time.time())}' if until else 'until it is resumed'}.")
+
+
+@node.command()
+@click.argument("name")
+@click.option("--reason", default="drained", show_default=True, help="Why; shown wherever the node is.")
+@click.option(
+    "--wait", "patience", default="10m", show_default=True, help="How long running deliveries are waited for."
+)
+@click.pass_obj
+def drain(config: str, name: str, reason: str, patience: str) -> None:
+    """Give a node nothing new, wait until what runs has ended, and leave it paused.
+
+    Its mail goes through the other nodes of its pool. Exit 75 when something still runs after the wait; the node stays
+    paused.
+    """
+    from relay.units import parse_duration
+
+    try:
+        patience_s = parse_duration(patience)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--wait") from None
+
+    async def work() -> int:
+        async with shards(config, lasting=True) as found:
+            order = {"name": name, "reason": reason, "by": operator_name(), "until": 0.0}
+            await any_of(found).call("node_pause", **order)
+            give_up_at = time.monotonic() + patience_s
+            while True:
+                told = await ask_all(found, "status")
+                left: int = sum(worker["attempts_by_node"].get(name, 0) for worker in told)
+                if not left or time.monotonic() >= give_up_at:
+                    return left
+                await asyncio.sleep(DRAIN_LOOK_S)
+
+    left = run(work)
+    if left:
+        fail(f"{name} is paused; {left} of its deliveries still run", os.EX_TEMPFAIL)
+    say(f"{name} is drained and paused until it is resumed.")
 
 
 @node.command()

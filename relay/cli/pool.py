@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from relay.cli.common import json_option, load_config, print_json
+from relay.cli.common import any_of, json_option, load_config, print_json, run, shards
 from relay.cli.text import print_table
 
 
 @click.group()
 def pool() -> None:
-    """List pools."""
+    """List pools and the campaigns that go through them."""
 
 
 @pool.command("list")
@@ -55,4 +55,27 @@ def list_(config: str, as_json: bool) -> None:
             for row in rows
         ],
         empty="No pools are configured.",
+    )
+
+
+@pool.command()
+@click.argument("name", required=False, metavar="[POOL]")
+@json_option
+@click.pass_obj
+def campaigns(config: str, name: str | None, as_json: bool) -> None:
+    """How many recipients of each campaign each node had. The campaigns used last; older ones are not told apart."""
+
+    async def work() -> Any:
+        async with shards(config) as found:
+            return await any_of(found).call("campaigns", pool=name or "")
+
+    rows = run(work)
+    if as_json:
+        print_json(rows)
+        return
+    whats = ("sent", "delivered", "deferred", "refused", "uncertain")
+    print_table(
+        ["pool", "campaign", "node", *whats],
+        [(row["pool"], row["campaign"], row["node"], *(row["counts"].get(what, 0) for what in whats)) for row in rows],
+        empty="No campaign was sent.",
     )

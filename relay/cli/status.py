@@ -79,11 +79,34 @@ def _print(told: Sequence[dict[str, Any]], nodes: Sequence[dict[str, Any]], now:
                 say(f"shard {worker['shard']} has {plural(count, 'message')} and no worker")
     for trouble in dict.fromkeys(text for worker in told for text in worker.get("troubles", ())):
         say(trouble)
+    _print_configuration(up, now)
     say()
     _print_queues(told, now)
     _print_waiting(told, now)
     say()
     print_nodes(nodes, now)
+
+
+def _print_configuration(up: Sequence[dict[str, Any]], now: float) -> None:
+    """What is amiss with the configuration that runs; nothing while it is what the last reload wanted."""
+    told = [worker["configuration"] for worker in up if worker["configuration"]]
+    if len({one["generation"] for one in told}) > 1:
+        say("The workers run on different configurations; the log says why: relay.fault of `reload`.")
+    failure = max((one["failure"] for one in told if one["failure"]), key=lambda one: one["at"], default=None)
+    if failure:
+        say(f"The last reload failed {moment(failure['at'], now)}; the configuration before it goes on:")
+        for line in failure["error"].splitlines():
+            say(wrapped(line, indent="    ", first="  "))
+    for one in told:
+        if one["returned"]:
+            say(f"The last reload was undone {moment(one['returned']['at'], now)}, because delivery broke:")
+            say(wrapped(one["returned"]["why"], indent="    ", first="  "))
+            say("The files still hold what was undone; put them right before the next reload or start.")
+        elif one["watched_until"]:
+            say(f"Delivery is watched until {moment(one['watched_until'], now)}: if the reload broke it, it is undone.")
+    needed = list(dict.fromkeys(key for one in told for key in one["needs_restart"]))
+    if needed:
+        say(f"Changed in the files and only taken over by a restart: {', '.join(needed)}.")
 
 
 def _print_queues(told: Sequence[dict[str, Any]], now: float) -> None:
@@ -155,9 +178,13 @@ def state_of(row: dict[str, Any]) -> str:
 
 
 def caps_of(row: dict[str, Any]) -> str:
-    """`3/10000/h`: used, limit, window."""
+    """`3/10000/h`: used, limit, window; and who set it where that was not the configuration."""
     units = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "day"}
-    caps = [f"{c['used']}/{c['limit']}/{units.get(c['window_s'], age(c['window_s']))}" for c in row["caps"]]
+    caps = []
+    for cap in row["caps"]:
+        who = cap.get("source", "configuration")
+        said = "" if who == "configuration" else f" ({who})"
+        caps.append(f"{cap['used']}/{cap['limit']}/{units.get(cap['window_s'], age(cap['window_s']))}{said}")
     return " ".join(caps) or "none"
 
 

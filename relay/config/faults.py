@@ -70,8 +70,11 @@ def key_path(parts: Iterable[str | int]) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that was probably meant, or empty."""
-    near = difflib.get_close_matches(word[:100], list(known), n=1, cutoff=0.6)
-    return near[0] if near else ""
+    word = word[:100]
+    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    # Of those that are about as near the one that begins alike: `pool` is short of `pools`, not of `spool`.
+    begun = [found for found in near if found.startswith(word)]
+    return (begun or near or [""])[0]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -58,11 +58,12 @@ class Shard(Protocol):
 
 
 class RemoteShard:
-    """A worker that listens on its control socket. One call at a time."""
+    """A worker that listens on its control socket in `directory`. One call at a time."""
 
     running = True
 
-    def __init__(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, directory: Path, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.directory = directory
         self.name = name
         self._reader = reader
         self._writer = writer
@@ -167,4 +168,4 @@ async def connect(directory: Path, shard: str) -> RemoteShard | None:
         ) from error
     except TimeoutError:
         raise TryAgain(f"worker {shard} does not answer on {path}: it is overloaded or stuck; see its log") from None
-    return RemoteShard(shard, reader, writer)
+    return RemoteShard(directory, shard, reader, writer)

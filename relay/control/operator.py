@@ -13,17 +13,19 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import relay
+from relay.control.advice import advice
+from relay.control.intake import Intake
 from relay.control.outlook import BUSY, Chance, Outlook, outlook
-from relay.control.protocol import UnknownName
+from relay.control.protocol import ControlError, TryAgain, UnknownName
 from relay.control.views import depth_row, health_row, meant_by, message_row, node_row, outlook_row
 from relay.control.views import selection as chosen_by
 from relay.delivery.dispatcher import Dispatcher
-from relay.delivery.keeper import TICK_S, HealthKeeper
+from relay.delivery.keeper import TICK_S, HealthKeeper, probed
 from relay.envelope import Message
 from relay.errors import SpoolError
 from relay.events import Events
@@ -37,9 +39,13 @@ from relay.router.selection import GateKey, gate_key
 from relay.schedule import RetryPolicy
 from relay.spool import Entry, Recalls, Selection, Spool, Standing
 from relay.state import Candidate, State, Usage
+from relay.tap import SILENT, Tap, Wanted
 from relay.upstreams.base import Upstream
 
 TESTS_AT_ONCE = 16
+
+TRACE_WAIT_S = 5.0
+"""Longest that a trace waits for a line, well within the time a look may take."""
 
 
 class Stand(StrEnum):
@@ -50,6 +56,22 @@ class Stand(StrEnum):
     WAITING = "waiting"  # until a known time, for a known reason
     HELD = "held"
     QUARANTINED = "quarantined"
+
+
+class Reloading(Protocol):
+    """How a worker takes over another configuration; see `relay.app.reload`."""
+
+    async def reload(self) -> dict[str, Any]: ...
+
+    async def plan(self, path: str, volumes: Mapping[str, Mapping[str, int]]) -> dict[str, Any]: ...
+
+    async def prepare(self, generation: int) -> None: ...
+
+    def abort(self) -> None: ...
+
+    async def commit(self, generation: int) -> dict[str, Any]: ...
+
+    def status(self) -> dict[str, Any]: ...
 
 
 _Standing = tuple[Stand, float | None, str]
@@ -67,6 +89,9 @@ class Operator:
     phase: `starting`, `running`, `draining` or `stopping`.
     workers: how many processes the running relay has.
     troubles: what is wrong beside the mail itself, one line each.
+    drain: makes the worker take no more mail; None when the relay is stopped.
+    figures: counts for a scrape, all of one moment.
+    intake: takes messages of the send API; None when the relay is stopped.
     """
 
     def __init__(
@@ -86,33 +111,38 @@ class Operator:
         attempts: Callable[[str], int] = lambda _: 0,
         busy: Callable[[str], AbstractSet[str]] = lambda _: frozenset(),
         counters: Callable[[], Mapping[str, int]] = dict,
-        reload: Callable[[], Awaitable[dict[str, Any]]] | None = None,
-        drain: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+        reloader: Reloading | None = None,
+        tap: Tap = SILENT,
+        figures: Callable[[], dict[str, Any]] = dict,
+        intake: Intake | None = None,
         phase: Callable[[], str] = lambda: "running",
         workers: int = 1,
         troubles: Callable[[], Sequence[str]] = tuple,
+        drain: Callable[[], Awaitable[dict[str, Any]]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._shard = shard
         self._spool = spool
         self._state = state
         self._history = history
-        self._pools = pools
-        self._nodes: dict[str, tuple[Pool, Node]] = {n.name: (p, n) for p in pools.values() for n in p.nodes}
+        self._nodes: dict[str, tuple[Pool, Node]] = {}
         self._drivers = drivers
         self._events = events
-        self._policy = policy
+        self.use(pools, policy)
         self._dispatcher = dispatcher
         self._keeper = keeper
         self._sessions = sessions
         self._attempts = attempts
         self._busy = busy
         self._counters = counters
-        self._reload = reload
-        self._drain = drain
+        self._reloader = reloader
+        self._tap = tap
+        self._figures = figures
+        self._intake = intake
         self._phase = phase
         self._workers = workers
         self._troubles = troubles
+        self._drain = drain
         self._clock = clock
         self._started = clock()
 
@@ -144,10 +174,11 @@ class Operator:
             "attempts_by_node": running,
             "queues": [depth_row(depth) for depth in depths],
             "waiting": [
-                {"pool": waiting.pool, "until": waiting.until, "why": waiting.why}
+                {"pool": waiting.pool, "until": waiting.until, "why": waiting.why, "messages": waiting.messages}
                 for waiting in (dispatcher.waiting() if dispatcher else ())
             ],
             "counters": dict(self._counters()),
+            "configuration": self._reloader.status() if self._reloader else None,
         }
 
     async def nodes(self) -> list[dict[str, Any]]:
@@ -155,6 +186,7 @@ class Operator:
         now = self._clock()
         health = await self._state.health()
         usage = await self._usage([node for _, node in self._nodes.values()], now)
+        now = self._clock()  # the state may have answered by a clock that is ahead of what we read before
         totals: dict[str, dict[str, int]] = {}
         for key, count in (await self._state.counts()).items():
             row = totals.setdefault(key.node, {})
@@ -169,6 +201,19 @@ class Operator:
                 now,
             )
             for pool, node in self._nodes.values()
+        ]
+
+    async def campaigns(self, *, pool: str = "") -> list[dict[str, Any]]:
+        """What each campaign had at each node, of one pool or of all; the same in all workers."""
+        if pool and pool not in self._pools:
+            raise UnknownName(f"no pool is called {pool!r}; there are: {', '.join(sorted(self._pools)) or 'none'}")
+        rows: dict[tuple[str, str, str], dict[str, int]] = {}
+        for key, count in (await self._state.counts(pool=pool)).items():
+            if key.campaign:
+                rows.setdefault((key.pool, key.campaign, key.node), {})[key.what] = count
+        return [
+            {"pool": of, "campaign": campaign, "node": node, "counts": counts}
+            for (of, campaign, node), counts in sorted(rows.items())
         ]
 
     async def entries(self, *, selection: Mapping[str, Any], limit: int = 100, after: str = "") -> list[dict[str, Any]]:
@@ -203,7 +248,44 @@ class Operator:
             row["outlook"] = outlook_row((await self._prospects(at))(entry.message), at)
         return {"id": message_id, "now": row, "story": story}
 
+    async def metrics(self) -> dict[str, Any]:
+        """What a scrape of this worker tells. The figures are read in one step, after all that takes time."""
+        depths = [depth_row(depth) for depth in await self._spool.depths()]
+        unhealthy = self._spool.unhealthy_reason() or self._spool.full_reason()
+        return {
+            "shard": self._shard,
+            "phase": self._phase() if self._dispatcher else "stopped",
+            "started": self._started,
+            "unhealthy": unhealthy,
+            "queues": depths,
+            "sessions": self._sessions(),
+            "attempts": self._dispatcher.running if self._dispatcher else 0,
+            "history_dropped": self._history.dropped,
+            **self._figures(),
+        }
+
+    async def trace(
+        self, *, listener: str, wait_s: float = 0.0, bridge: str = "", node: str = "", peer: str = ""
+    ) -> dict[str, Any]:
+        """SMTP dialogue that `listener` has not heard yet, waited for up to `wait_s`; see `relay.tap`. The first call
+        begins to listen; who does not come back stops."""
+        if node:
+            self._known(node)
+        try:
+            heard, dropped = await self._tap.read(
+                listener, Wanted(bridge=bridge, node=node, peer=peer), wait_s=min(wait_s, TRACE_WAIT_S)
+            )
+        except ValueError as error:
+            raise ControlError(str(error)) from error
+        return {"lines": [asdict(line) for line in heard], "dropped": dropped}
+
     # Doing
+
+    async def submit(self, **submitted: Any) -> dict[str, Any]:
+        """Take messages of the send API; see `control.intake`."""
+        if self._intake is None:
+            raise TryAgain("the relay is stopped")
+        return await self._intake.submit(**submitted)
 
     async def retry(self, *, selection: Mapping[str, Any]) -> dict[str, int]:
         """Make messages due now. The result tells how many, and how many were left alone because a node has them."""
@@ -239,9 +321,17 @@ class Operator:
 
         async def test(name: str) -> dict[str, Any]:
             async with places:
-                probe = await (self._keeper.test(name) if self._keeper else self._drivers[name].probe())
-            well = probe.outcome.status is Status.DELIVERED
-            return {"name": name, "ok": well, "answer": describe(probe.outcome), "steps": list(probe.steps)}
+                probe = await (
+                    self._keeper.test(name) if self._keeper else probed(self._drivers[name], name, self._events)
+                )
+            return {
+                "name": name,
+                "type": self._nodes[name][1].type,
+                "ok": probe.outcome.status is Status.DELIVERED,
+                "answer": describe(probe.outcome),
+                "advice": advice(probe.outcome),
+                "steps": list(probe.steps),
+            }
 
         return await asyncio.gather(*(test(name) for name in names or self._nodes))
 
@@ -273,7 +363,33 @@ class Operator:
 
     async def reload(self) -> dict[str, Any]:
         """Read the configuration again. Raises ConfigError, with nothing changed, when it does not validate."""
-        return await self._reload() if self._reload else {}
+        return await self._reloader.reload() if self._reloader else {}
+
+    async def plan(self, *, path: str, volumes: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+        """What the files at `path` would change. Raises ConfigError when they do not validate."""
+        return await self._reloader.plan(path, volumes) if self._reloader else {}
+
+    async def reload_prepare(self, *, generation: int) -> dict[str, Any]:
+        """Another worker leads a reload: be ready for it. Raises ConfigError when this worker cannot be."""
+        if self._reloader:
+            await self._reloader.prepare(generation)
+        return {}
+
+    async def reload_abort(self) -> dict[str, Any]:
+        """The reload that was prepared does not come: another worker cannot follow."""
+        if self._reloader:
+            self._reloader.abort()
+        return {}
+
+    async def reload_commit(self, *, generation: int) -> dict[str, Any]:
+        """All are ready: swap."""
+        return await self._reloader.commit(generation) if self._reloader else {}
+
+    def use(self, pools: Mapping[str, Pool], policy: RetryPolicy) -> None:
+        """From now on."""
+        self._pools = pools
+        self._nodes = {n.name: (p, n) for p in pools.values() for n in p.nodes}
+        self._policy = policy
 
     async def drain(self) -> dict[str, Any]:
         """Take no more mail and, where the spool is shared, give back what is held. The process goes on delivering what

@@ -18,7 +18,7 @@ from relay.envelope import Message
 from relay.pools.health import NodeHealth
 from relay.pools.pool import Pool
 from relay.router.selection import Busy, Considered, Full, Hold, Trace, Unroutable, Verdict, dead_end, screen
-from relay.router.words import clock_words, span_words
+from relay.router.words import clock_words, missing_pool, span_words
 from relay.state import Usage
 
 BUSY = "every node that could take it has all connections in use"
@@ -65,7 +65,7 @@ def outlook(
         at: epoch seconds.
     """
     if pool is None:
-        return Outlook(chance=Chance.NEVER, reason=f"pool {message.pool} is not configured")
+        return Outlook(chance=Chance.NEVER, reason=missing_pool(message.pool))
     screening = screen(pool, message, health=health, tried=frozenset(), busy=busy, now=at)
     full = {node.name: why for node in screening.eligible if (why := _full(usage.get(f"node:{node.name}", ()), at))}
     if len(full) == len(screening.eligible):

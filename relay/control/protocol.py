@@ -14,15 +14,18 @@ from pathlib import Path
 
 from relay.errors import RelayError
 
-LOOK_S, ACT_S, TEST_S = 10.0, 300.0, 150.0
-"""How long an answer is waited for: something is read; a whole queue is changed; nodes are connected to."""
+LOOK_S, ACT_S, TEST_S, PREPARE_S, SUBMIT_S = 10.0, 300.0, 150.0, 30.0, 120.0
+"""How long an answer is waited for: something is read; a whole queue is changed; nodes are connected to; a worker
+reads keys and makes drivers for another configuration; messages are taken, with `delivery: direct` also delivered."""
 
 OPERATIONS = {
     "status": LOOK_S,
     "nodes": LOOK_S,
+    "campaigns": LOOK_S,
     "entries": LOOK_S,
     "show": LOOK_S,
     "explain": LOOK_S,
+    "trace": LOOK_S,
     "retry": ACT_S,
     "hold": ACT_S,
     "drop": ACT_S,
@@ -31,6 +34,12 @@ OPERATIONS = {
     "node_resume": LOOK_S,
     "reload": ACT_S,
     "drain": ACT_S,
+    "metrics": LOOK_S,
+    "submit": SUBMIT_S,
+    "plan": PREPARE_S,
+    "reload_prepare": PREPARE_S,
+    "reload_commit": LOOK_S,
+    "reload_abort": LOOK_S,
 }
 """The public methods of `control.operator.Operator` that may be called, and how long each may take."""
 

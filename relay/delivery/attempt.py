@@ -12,6 +12,7 @@ from relay.delivery.keeper import HealthKeeper
 from relay.delivery.render import Renderer
 from relay.delivery.reports import Reports
 from relay.delivery.tally import Tally
+from relay.delivery.watchdog import Watchdog
 from relay.dsn import Action
 from relay.envelope import Content, Message, Recipient, RecipientStatus
 from relay.errors import SpoolError
@@ -25,6 +26,7 @@ from relay.schedule import RetryPolicy
 from relay.spool import Spool
 from relay.transcode import CannotTranscode
 from relay.upstreams.base import Capabilities, Outbound, OutboundRecipient, Upstream
+from relay.values import thawed
 
 ATTEMPT_S = 900.0
 """Longest attempt; the phases have shorter limits of their own (RFC 5321 §4.5.3.2 adds up to more than anybody wants
@@ -34,6 +36,7 @@ GRACE_S = 30.0
 """After its deadline a driver has this long to come back by itself; then the attempt is ended for it (R22)."""
 
 
+@thawed
 @dataclass(frozen=True, slots=True)
 class Attempted:
     """What came of one attempt.
@@ -80,6 +83,7 @@ class Attempts:
         self._tally = tally
         self._events = events
         self._clock = clock
+        self._watchdog = Watchdog()
 
     async def call(
         self,
@@ -120,7 +124,9 @@ class Attempts:
         outbound = Outbound(
             id=message.id,
             sender=(node.return_path or message.sender) if message.sender else "",
-            recipients=tuple(OutboundRecipient(address=r.address, notify=r.notify, orcpt=r.orcpt) for r in recipients),
+            recipients=tuple(
+                [OutboundRecipient(address=r.address, notify=r.notify, orcpt=r.orcpt) for r in recipients]
+            ),
             render=render,
             size=message.size,
             eight_bit=message.facts.eight_bit,
@@ -131,7 +137,7 @@ class Attempts:
         ends = min(began + ATTEMPT_S, deadline)
         outcomes: Sequence[RecipientOutcome] = ()
         try:
-            async with asyncio.timeout_at(ends + GRACE_S):
+            with self._watchdog.until(ends + GRACE_S):
                 answers = await upstream.deliver(outbound, deadline=ends)
         except CannotTranscode:
             pass  # `unfit` says it better
@@ -209,6 +215,15 @@ class Attempts:
         if not result.failed and not result.expired:
             return True
         message = result.message
+        if result.failed:
+            self._events.message_failed(
+                message.id,
+                bridge=message.bridge,
+                pool=message.pool,
+                recipients=[
+                    {"address": r.address, "code": r.code, "text": r.text, "node": r.node} for r in result.failed
+                ],
+            )
         if result.expired:
             self._events.message_expired(
                 message.id,

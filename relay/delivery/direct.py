@@ -49,7 +49,9 @@ class Direct:
         clock: Callable[[], float],
         rng: random.Random,
         hand_in: Callable[[Lease, Message, float, str], Awaitable[None]],
+        ready: Callable[[str], Awaitable[None]],
     ) -> None:
+        self._ready = ready
         self._spool = spool
         self._router = router
         self._fleet = fleet
@@ -69,6 +71,7 @@ class Direct:
         loop = asyncio.get_running_loop()
         run, result = Run(), None
         message = replace(message, attempts=1)
+        await self._ready(message.pool)
         while (open_ := run.open(message)) and loop.time() + ENOUGH_S < deadline:
             decision = await self._route(message, run, len(open_))
             if not isinstance(decision, Route):
@@ -76,19 +79,20 @@ class Direct:
                     why = [f"{considered.node}: {considered.reason}" for considered in decision.trace]
                     self._events.message_held(message.id, until=decision.until, why=why)
                 break
+            home = self._fleet.pools[message.pool]
             upstream = self._fleet.enter(decision.node.name)
             try:
                 attempted = await self._attempts.call(
                     message, content, decision, upstream, open_[: decision.granted], deadline=deadline
                 )
             finally:
-                self._fleet.leave(decision.node.name)
+                self._fleet.leave(decision.node.name, upstream)
             result = dispose(
                 message,
                 decision.node,
                 attempted.outcomes,
                 run=run,
-                pool=self._fleet.pools[message.pool],
+                pool=self._fleet.pools.get(message.pool, home),
                 policy=self._attempts.policy,
                 now=self._clock(),
                 jitter=self._rng.random(),

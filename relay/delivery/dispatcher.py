@@ -70,11 +70,13 @@ class Waiting:
     Attributes:
         until: epoch seconds; inf when it goes as soon as a node has a free connection.
         why: one line for each node; empty when all that could take them are only busy.
+        messages: how many of them are in memory; more may wait on disk.
     """
 
     pool: str
     until: float
     why: tuple[str, ...]
+    messages: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -145,7 +147,9 @@ class Dispatcher:
             added=lambda pool: self._pump(self._line(pool)),
         )
         self._returns = Returns(spool, noted=self._intake.note, events=events, clock=clock, steady=self._steady)
-        self._plain = {name: _plain_gate(pool) for name, pool in fleet.pools.items()}
+        self._shapes: dict[str, _Shape] = {}
+        self._plain: dict[str, Gate | None] = {}
+        self._learn_pools()
         self._lines: dict[str, _Line] = {}
         self._running: dict[Job, asyncio.Task[None]] = {}
         self._at_work: set[str] = set()  # ids of the messages that tasks work on
@@ -292,6 +296,24 @@ class Dispatcher:
         self._intake.wanted.set()
         self._pump_all()
 
+    def replaced(self) -> None:
+        """The fleet is another one now. What waits here is sorted anew where its classes have changed."""
+        shapes = self._shapes
+        self._learn_pools()
+        for line in self._lines.values():
+            if shapes.get(line.pool) == self._shapes.get(line.pool):
+                continue
+            jobs = line.queue.take(lambda _: True)
+            for gate in line.queue.closed_gates():
+                line.queue.open_gate(gate)  # without jobs it is forgotten
+            line.why.clear()
+            line.busy.clear()
+            for job in jobs:
+                if not job.run.tried:
+                    job.gate = self._gate(job.message)
+                line.queue.push(job)
+        self.changed()
+
     def freed(self, pool: str) -> None:
         """A full node of this pool has a free place again."""
         line = self._line(pool)
@@ -326,7 +348,7 @@ class Dispatcher:
     def waiting(self) -> list[Waiting]:
         """What stands behind closed gates, and why."""
         return [
-            Waiting(pool=line.pool, until=until, why=line.why[gate])
+            Waiting(pool=line.pool, until=until, why=line.why[gate], messages=line.queue.jobs_behind(gate))
             for line in self._lines.values()
             for gate, until in line.queue.closed_gates().items()
             if gate in line.why
@@ -347,6 +369,11 @@ class Dispatcher:
         if line is None:
             line = self._lines[pool] = _Line(pool, FairQueue(self._share_of))
         return line
+
+    def _learn_pools(self) -> None:
+        pools = self._fleet.pools
+        self._shapes = {name: _shape(pool) for name, pool in pools.items()}
+        self._plain = {name: _plain_gate(pool) for name, pool in pools.items()}
 
     def _gate(self, message: Message) -> Gate:
         """The class of a message. While it is bound to a node all others so bound are of its class."""
@@ -503,6 +530,14 @@ class Dispatcher:
         task = asyncio.ensure_future(work)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+
+
+_Shape = tuple[tuple[object, ...], ...]
+
+
+def _shape(pool: Pool) -> _Shape:
+    """All of a pool that classes of messages depend on."""
+    return tuple((n.name, n.weight < 1, n.sender_domains, n.max_size, n.smtputf8) for n in pool.nodes)
 
 
 def _plain_gate(pool: Pool) -> Gate | None:

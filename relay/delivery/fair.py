@@ -259,6 +259,11 @@ class FairQueue:
             heapq.heappop(openings)  # opened or moved meanwhile
         return openings[0][0] if openings else None
 
+    def jobs_behind(self, gate: Gate) -> int:
+        """Jobs behind this gate."""
+        found = self._gates.get(gate)
+        return found.jobs if found else 0
+
     def begun_behind(self, gate: Gate) -> int:
         """Jobs behind this gate that have an open attempt."""
         found = self._gates.get(gate)

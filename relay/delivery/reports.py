@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from relay.domains import domain_key
 from relay.dsn import RETURN_BYTES, Action, Reporter, build_dsn, due
 from relay.envelope import Content, Facts, Lane, Message, Recipient
 from relay.errors import SpoolError
@@ -56,6 +57,10 @@ class Reports:
         self._clock = clock
         self._stored = stored
 
+    def use(self, pools: Mapping[str, Pool], policy: ReportPolicy) -> None:
+        """From now on."""
+        self.pools, self._policy = pools, policy
+
     async def tell(
         self, message: Message, recipients: Sequence[Recipient], action: Action, *, content: Content | None = None
     ) -> None:
@@ -72,15 +77,16 @@ class Reports:
         if not self._policy.enabled:
             self._events.dsn_suppressed(message.id, why="reports are switched off (dsn.enabled)")
             return
-        chosen = due(message, recipients, action, reporter=self._policy.reporter)
+        pool = self._policy.pool or message.pool
+        reporter = reporter_for(self._policy.reporter, self.pools.get(pool), message)
+        chosen = due(message, recipients, action, reporter=reporter)
         if not chosen.recipients:
             self._events.dsn_suppressed(message.id, why=chosen.why)
             return
         original = await self._original(message, content)
         now = self._clock()
         dsn_id = self._ids.next()
-        hostname = self._policy.reporter.hostname
-        pool = self._policy.pool or message.pool
+        hostname = reporter.hostname
         # Whatever the original needed, its report must get to any sender whose address is ASCII.
         smtputf8 = not message.sender.isascii()
 
@@ -89,7 +95,7 @@ class Reports:
                 message,
                 chosen.recipients,
                 action,
-                reporter=self._policy.reporter,
+                reporter=reporter,
                 head=original.head if original else b"",
                 body=returned,
                 now=now,
@@ -116,7 +122,7 @@ class Reports:
             facts=Facts(
                 eight_bit=not (head.isascii() and body.isascii()),
                 smtputf8=smtputf8,
-                from_domain=self._policy.reporter.address.rpartition("@")[2].lower(),
+                from_domain=reporter.address.rpartition("@")[2].lower(),
                 message_id=f"<{dsn_id}@{hostname}>",
                 subject=f"Report on {message.id}",
             ),
@@ -144,6 +150,21 @@ class Reports:
             return Content(content.head, await asyncio.to_thread(lambda: b"".join(body.chunks())))
         except OSError:
             return content  # its headers are enough
+
+
+def reporter_for(reporter: Reporter, pool: Pool | None, message: Message) -> Reporter:
+    """Who reports through this pool: the configured one, at another domain where no node may send for its own.
+
+    Nodes with `sender_domains` refuse every other From. A report that no node can take would wait until it is too old,
+    and nobody would ever hear of the failure.
+    """
+    nodes = [node for node in pool.nodes if node.weight > 0] if pool else []
+    name, _, domain = reporter.address.rpartition("@")
+    if not nodes or any(not node.sender_domains or domain.lower() in node.sender_domains for node in nodes):
+        return reporter
+    able = {domain for node in nodes for domain in node.sender_domains}
+    of_message = domain_key(message.facts.from_domain or message.sender_domain)
+    return replace(reporter, address=f"{name}@{of_message if of_message in able else min(able)}")
 
 
 def _fits_seven_bits(content: Content) -> bool:

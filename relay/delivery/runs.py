@@ -135,6 +135,7 @@ class Runs:
     async def _attempt(self, job: Job, route: Route, recipients: Sequence[Recipient]) -> bool:
         """Run one attempt; False when the run has ended with it."""
         node = route.node
+        home = self._fleet.pools[job.message.pool]
         upstream = self._fleet.enter(node.name)
         try:
             self._placed(job)
@@ -151,14 +152,14 @@ class Runs:
                 await self._attempts.unused(route)
                 raise
         finally:
-            self._fleet.leave(node.name)
+            self._fleet.leave(node.name, upstream)
         before = job.message
         result = dispose(
             before,
             node,
             attempted.outcomes,
             run=job.run,
-            pool=self._fleet.pools[before.pool],
+            pool=self._fleet.pools.get(before.pool, home),
             policy=self._attempts.policy,
             now=self._clock(),
             jitter=self._rng.random(),

@@ -18,7 +18,7 @@ class Tally:
     def add(self, message: Message, node: str, status: Status, recipients: int, *, sent: int) -> None:
         """Count recipients that came to `status` at a node, `sent` of which were offered to it. Hot path."""
         deltas = self._deltas
-        for what, count in (("sent", sent), (status.value, recipients)):
+        for what, count in (("sent", sent), (str(status), recipients)):
             if count:
                 key = CountKey(message.pool, message.campaign, node, what)
                 deltas[key] = deltas.get(key, 0) + count

@@ -22,6 +22,7 @@ from relay.headers.signatures import covered_names
 from relay.headers.trace import Trace, received
 from relay.headers.words import mail_date, readable
 from relay.pools.pool import Rotation
+from relay.values import thawed
 
 STAMPED = (b"x-virtual-mta", b"x-feedtype", b"x-zone", b"x-serverid")
 """Fields only this relay may set: what a client sends under these names is removed."""
@@ -45,6 +46,7 @@ _KEY = re.compile(rb"[!-~]{1,128}")
 _MESSAGE_ID = re.compile(rb"<[^<>\x00-\x20\x7f]{1,980}>")
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """The stored header section and what was learnt on the way.

@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass
 
 from relay.headers.words import mail_date
+from relay.values import thawed
 
 _HELO = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?|\[[A-Za-z0-9.:]{1,80}\]")
 _FOR = re.compile(r"[^\x00-\x20\x7f\"\\(),:;<>@\[\]]{1,64}@[^\x00-\x20\x7f\"\\(),;<>@]{1,255}")
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """What a Received field tells.

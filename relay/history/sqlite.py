@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,9 @@ WRITE_EVERY_S = 0.2
 
 TRIM_EVENTS = 2_000
 """Removed in one round at most: 10,000 a second, more than a core can bring in, in steps of some 5 ms."""
+
+MANY = 100
+"""Rows in one statement: each costs the writer a turn at the interpreter lock, taken from the event loop."""
 
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS event (
@@ -98,6 +101,10 @@ class SqliteHistory:
             with contextlib.suppress(IndexError):  # the writer may have emptied it this moment
                 waiting.popleft()
                 self._dropped += 1
+
+    def set_bounds(self, *, max_age_s: float, max_events: int) -> None:
+        """From the next round of trimming on."""
+        self._max_age_s, self._max_events = max_age_s, max_events
 
     async def story(self, message_id: str) -> list[Event]:
         return await asyncio.to_thread(self._after_writing, partial(story, self._directory, message_id))
@@ -181,10 +188,13 @@ class SqliteHistory:
         if not gathered and trim_to is None:
             return
         connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(
-            "INSERT INTO event (message, at, data) VALUES (?, ?, ?)",
-            [(key_of(message_id) if is_id(message_id) else 0, now, data) for message_id, data in gathered],
-        )
+        for start in range(0, len(gathered), MANY):
+            part = gathered[start : start + MANY]
+            values: list[object] = []
+            for message_id, data in part:
+                values += (key_of(message_id) if is_id(message_id) else 0, now, data)
+            rows = ",".join(["(?,?,?)"] * len(part))
+            connection.execute(f"INSERT INTO event (message, at, data) VALUES {rows}", values)  # noqa: S608
         if trim_to is not None:
             connection.execute("DELETE FROM event WHERE number <= ?", (trim_to,))
         connection.execute("COMMIT")
@@ -203,6 +213,28 @@ class SqliteHistory:
             ).fetchone()
             last = max(last, last_old)
         return min(last, number + TRIM_EVENTS - 1) if last >= number else None
+
+
+def forget_abandoned(directory: Path, shards: Collection[str], *, max_age_s: float, now: float) -> list[Path]:
+    """Remove the files that nobody trims any more once all they tell is too old: those of shards that there are no
+    more, and those that were moved aside. Blocking.
+
+    Args:
+        shards: those that have an owner, whose files trim themselves.
+    """
+    own = {f"history-{shard}.db" for shard in shards}
+    gone = []
+    for path in sorted((*directory.glob("history-*.db"), *directory.glob("history-*.db.unusable"))):
+        if path.name in own:
+            continue
+        parts = [path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))]
+        with contextlib.suppress(OSError):  # whatever it is, it stays, and is looked at again
+            # Written is what was told last: nothing in a file is younger than the file.
+            if max(part.lstat().st_mtime for part in parts if part.exists()) < now - max_age_s:
+                for part in parts:
+                    part.unlink(missing_ok=True)
+                gone.append(path)
+    return gone
 
 
 # Reading, from any process
@@ -228,7 +260,7 @@ def recent(directory: Path, limit: int, wanted: Filter = Filter()) -> list[Event
     for path in sorted(directory.glob("history-*.db")):
         own: list[Event] = []
         query = "SELECT data FROM event WHERE at >= ? ORDER BY number DESC"
-        with contextlib.closing(_opened(path)) as connection, contextlib.suppress(sqlite3.Error):
+        with contextlib.closing(open_readable(path)) as connection, contextlib.suppress(sqlite3.Error):
             for (data,) in connection.execute(query, (wanted.since,)):
                 if len(own) >= limit:
                     break
@@ -240,13 +272,24 @@ def recent(directory: Path, limit: int, wanted: Filter = Filter()) -> list[Event
     return sorted(found, key=lambda event: event.at, reverse=True)[:limit]
 
 
+def accepted(directory: Path, since: float) -> list[Event]:
+    """What was accepted since (epoch seconds) by all shards, oldest first. Blocking, some microseconds an event."""
+    events: list[Event] = []
+    for data in _each(directory, "SELECT data FROM event WHERE at >= ?", (since,)):
+        if b'"message.accepted"' in data:
+            with contextlib.suppress(ValueError):
+                events.append(decode(data))
+    return sorted(events, key=lambda event: event.at)
+
+
 def _each(directory: Path, query: str, values: tuple[object, ...]) -> list[bytes]:
     found: list[bytes] = []
     for path in sorted(directory.glob("history-*.db")):
-        with contextlib.closing(_opened(path)) as connection, contextlib.suppress(sqlite3.Error):
+        with contextlib.closing(open_readable(path)) as connection, contextlib.suppress(sqlite3.Error):
             found += [data for (data,) in connection.execute(query, values)]
     return found
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def open_readable(path: Path) -> sqlite3.Connection:
+    """A history file of any shard, for reading."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=2.0)

@@ -58,7 +58,10 @@ class MailCommands(AuthCommands):
         else:
             command = parse_mail(argument, esmtp=session.extended_smtp)
             if not service.acceptor.admits(bridge):
-                renewed = None if session.authenticated else service.bridge_for(session.address)
+                if session.authenticated:
+                    renewed = service.acceptor.renewed(bridge, session.username)
+                else:
+                    renewed = service.bridge_for(session.address)
                 if renewed is None or not self.use_bridge(renewed):
                     self.reject("mail", replies.REVOKED)
                     self.end(replies.REVOKED, "access has changed")

@@ -232,6 +232,10 @@ class Connection(SMTP):
     def _flush(self) -> None:
         out = self._out
         if out:
+            if self.service.tap.open:
+                session = self.session
+                bridge = session.bridge.name if session.bridge else ""
+                self.service.tap.client_told(session.id, bridge, session.address, b"".join(out))
             if not self._lost:
                 self.transport.write(out[0] if len(out) == 1 else b"".join(out))
             self._out = []

@@ -121,6 +121,10 @@ class RelaySMTP(DataCommand):
 
     async def _run(self, line: bytes) -> None:
         """Check one line and run its command."""
+        if self.service.tap.open:
+            session = self.session
+            bridge = session.bridge.name if session.bridge else ""
+            self.service.tap.client_said(session.id, bridge, session.address, line)
         verb, _, argument = line.partition(b" ")
         command = self.commands.get(verb)
         if command is None:

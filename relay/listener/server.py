@@ -25,6 +25,7 @@ from relay.listener.protocol import RelaySMTP, tls_failure
 from relay.listener.proxy import ProxyError, read_header
 from relay.listener.service import Service, canonical_address
 from relay.listener.submission import Acceptor
+from relay.tap import SILENT, Tap
 
 ACCEPT_PAUSE_S = 0.2
 """After an error of accept (no descriptors left): long enough not to spin, short enough to serve who can be served."""
@@ -43,6 +44,7 @@ class Listener:
         events: Events,
         counters: ConnectionCounter,
         tls_context: ssl.SSLContext | None = None,
+        tap: Tap = SILENT,
     ) -> None:
         """
         Args:
@@ -54,6 +56,7 @@ class Listener:
         self._acceptor = acceptor
         self._events = events
         self._counters = counters
+        self._tap = tap
         self._tls_context = _hardened(tls_context)
         self._service: Service | None = None
         self._server: asyncio.Server | None = None
@@ -73,11 +76,23 @@ class Listener:
         """Connections that are being served."""
         return len(self._service.sessions) if self._service is not None else 0
 
-    def use_tls_context(self, tls_context: ssl.SSLContext) -> None:
-        """Serve new handshakes with a renewed certificate; those that are done stay as they are."""
+    def use(self, options: ListenerOptions, tls_context: ssl.SSLContext | None) -> None:
+        """Go on with these options and this certificate, for sessions that are open too; handshakes that are done
+        stay as they are.
+
+        How connections are accepted (TLS from the first octet, PROXY headers) stays: see `accepts_like`.
+        """
+        if not self.accepts_like(options):
+            raise ValueError("this listener accepts connections in another way")
+        self._options = options
         self._tls_context = _hardened(tls_context)
         if self._service is not None:
-            self._service.tls_context = self._tls_context
+            self._service.use(options, self._tls_context)
+
+    def accepts_like(self, options: ListenerOptions) -> bool:
+        """Whether a listener with these options accepts connections as this one does."""
+        ours = self._options
+        return (ours.tls == "implicit", bool(ours.proxy_from)) == (options.tls == "implicit", bool(options.proxy_from))
 
     async def start(self, sock: socket.socket | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
         """Begin to accept, on `sock` (bound, for SO_REUSEPORT workers or socket activation) or on `host` and `port`.
@@ -89,7 +104,7 @@ class Listener:
         logging.getLogger("mail.log").setLevel(logging.ERROR)
         logging.getLogger("mail.debug").setLevel(logging.ERROR)
         loop = asyncio.get_running_loop()
-        service = Service(self._options, self._acceptor, self._events, self._counters, self._tls_context)
+        service = Service(self._options, self._acceptor, self._events, self._counters, self._tls_context, self._tap)
         await loop.run_in_executor(service.writers, _prepare_body_dir, self._options, time.time())
         self._service = service
         backlog = self._options.backlog
@@ -107,6 +122,24 @@ class Listener:
         sock.setblocking(False)
         self._sockets = [sock]
         self._accepting = [loop.create_task(self._accept(service, sock))]
+
+    async def retire(self) -> None:
+        """Accept nothing more. Sessions, and connections that are being taken in, go on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        self._accepting = []
+        for sock in self._sockets:
+            sock.close()
+        self._sockets = []
+
+    @property
+    def idle(self) -> bool:
+        """Nobody is connected or being taken in."""
+        return not self.sessions and not self._admitting
 
     async def drain(self, deadline: float) -> int:
         """Stop accepting, send idle clients away, let open transactions finish until `deadline`.

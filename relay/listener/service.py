@@ -17,6 +17,7 @@ from relay.listener.body import BodyLimits
 from relay.listener.counters import ConnectionCounter
 from relay.listener.options import ListenerOptions
 from relay.listener.submission import Acceptor
+from relay.tap import SILENT, Tap
 
 if TYPE_CHECKING:
     from relay.listener.connection import Connection
@@ -35,15 +36,26 @@ class Service:
         events: Events,
         counters: ConnectionCounter,
         tls_context: ssl.SSLContext | None,
+        tap: Tap = SILENT,
     ) -> None:
-        self.options = options
         self.acceptor = acceptor
+        self.tap = tap
         self.events = events
         self.counters = counters
-        self.tls_context = tls_context
         self.loop = asyncio.get_running_loop()
         self.sessions: set[Connection] = set()
         self.draining = False
+        self.writers = ThreadPoolExecutor(BODY_WRITERS, thread_name_prefix="body")
+        self.use(options, tls_context)
+        # Unlikely to meet again in a log, cheap to make: a random prefix for the listener and a number.
+        self._prefix = secrets.token_hex(4)
+        self._sessions_made = 0
+        self._refusals: dict[str, int] = {}
+
+    def use(self, options: ListenerOptions, tls_context: ssl.SSLContext | None) -> None:
+        """From now on, for sessions that are open too; what they were told before (SIZE, a started DATA) stands."""
+        self.options = options
+        self.tls_context = tls_context
         self.body_limits = BodyLimits(
             max_size=options.max_size,
             max_header=options.max_header,
@@ -52,14 +64,9 @@ class Service:
             memory_limit=options.body_in_memory,
             normalize=options.line_endings == "normalize",
         )
-        self.writers = ThreadPoolExecutor(BODY_WRITERS, thread_name_prefix="body")
         self.greeting = f"220 {options.hostname} ESMTP\r\n".encode()
         self.helo = f"250 {options.hostname}\r\n".encode()
         self._ehlo: dict[tuple[bool, bool], bytes] = {}
-        # Unlikely to meet again in a log, cheap to make: a random prefix for the listener and a number.
-        self._prefix = secrets.token_hex(4)
-        self._sessions_made = 0
-        self._refusals: dict[str, int] = {}
 
     def new_session_id(self) -> str:
         self._sessions_made += 1

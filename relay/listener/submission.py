@@ -10,8 +10,10 @@ from typing import Protocol
 
 from relay.bridges.bridge import Bridge
 from relay.envelope import Content, Recipient, Reply
+from relay.values import thawed
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionInfo:
     """Who is at the other end.
@@ -34,6 +36,7 @@ class SessionInfo:
     username: str = ""
 
 
+@thawed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
     """One finished transaction, content complete and canonical (every line ends CRLF, dots unstuffed, no NUL).
@@ -45,6 +48,8 @@ class Submission:
         long_lines: a line longer than 998 octets was seen.
         smtputf8: the client asked for SMTPUTF8 on MAIL.
         ret, envid: RFC 3461, decoded; empty when absent.
+        idempotency_key: given beside the message instead of in its header section; empty when not.
+        digest: of what the client sent, where that is not the content itself (the send API's JSON).
     """
 
     bridge: Bridge
@@ -57,6 +62,8 @@ class Submission:
     smtputf8: bool = False
     ret: str = ""
     envid: str = ""
+    idempotency_key: str = ""
+    digest: bytes = b""
 
 
 class Acceptor(Protocol):
@@ -75,7 +82,11 @@ class Acceptor(Protocol):
         ...
 
     def admits(self, bridge: Bridge) -> bool:
-        """False when the bridge was revoked or replaced since the session logged in."""
+        """False when the bridge was revoked or changed since the session logged in."""
+        ...
+
+    def renewed(self, bridge: Bridge, username: str) -> Bridge | None:
+        """What an admitted bridge that changed has become for a session that logged in to it; None ends the session."""
         ...
 
     def check_open(self, size: int) -> Reply | None:

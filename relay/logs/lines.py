@@ -101,15 +101,24 @@ class Redactor:
         return self._text(text, _OPEN)
 
     def _value(self, value: Any, kind: int, depth: int) -> Any:
-        if type(value) is float and isfinite(value):
+        sort = type(value)  # the usual sorts first: hot path
+        if sort is str:
+            return self._text(value, kind) if "@" in value or len(value) > MAX_TEXT else value
+        if sort is bool or sort is int or value is None:
             return value
+        if (sort is list or isinstance(value, tuple)) and depth < MAX_DEPTH and len(value) <= MAX_ITEMS:
+            depth += 1
+            return [self._value(item, kind, depth) for item in value]
+        return self._odd(value, kind, depth)
+
+    def _odd(self, value: Any, kind: int, depth: int) -> Any:
         match value:
-            case bool() | int() | None:
-                return value
             case str():
                 return self._text(str(value), kind)
             case float():
                 return value if isfinite(value) else str(value)  # JSON has no infinity
+            case int():
+                return value
             case bytes() | bytearray():
                 return self._text(value.decode("utf-8", "backslashreplace"), kind)
             case Mapping() | list() | tuple() | set() | frozenset() if depth >= MAX_DEPTH:

@@ -63,6 +63,10 @@ class Log:
         """Lines lost so far because the output was not taking them."""
         return self._writer.dropped
 
+    def set_level(self, level: str) -> None:
+        """Least level written, from now on."""
+        self._least = LEVELS[level]
+
     def tell(self, level: str, event: str, fields: Mapping[str, Any], at: float | None = None) -> None:
         """Write one line. Never blocks, never raises: hot path.
 

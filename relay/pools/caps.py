@@ -53,6 +53,9 @@ COARSEST_SHARE: Final = 1 / 64
 MAX_SKEW_S: Final = 60.0
 """Callers further behind the ledger than this have a clock that was set back, not a slow path to the ledger."""
 
+MAX_LENT_S: Final = 1.0
+"""Recipients are lent for less than this: so far ahead of now a ledger may hold counts."""
+
 MAX_COUNT: Final = 2**31
 """Counts are kept in 32 bits; a slot holds at most this."""
 
@@ -191,7 +194,8 @@ class Ledger:
         """
         ledger = cls(window_s)
         kept = counts if isinstance(counts, array) else array("I", counts)
-        if len(kept) > ledger._span or (kept and not kept[0]) or bool(kept) != (used > 0):
+        longest = ledger._span + math.ceil(MAX_LENT_S / ledger._width)
+        if len(kept) > longest or (kept and not kept[0]) or bool(kept) != (used > 0):
             raise ValueError("counts do not fit the window")
         if math.isnan(paced_at) or math.isnan(paced_until):
             raise ValueError("pacing is not a time")
@@ -280,6 +284,16 @@ class Book:
         for cap in caps:
             self.ledger(cap.window_s).take(cost, cap.limit, now, spread=cap.spread)
         self.latest = now
+        self.changed = True
+
+    def lend(self, caps: Iterable[Cap], count: int, until: float) -> None:
+        """Count `count` recipients who may be taken at any time from now to `until`, which `room` has allowed.
+
+        They stand in the slot of `until` and use up room from now on: whenever they are taken, they count for a whole
+        window after it. What is taken next may come to stand in that slot too, which is late, never early.
+        """
+        for cap in caps:
+            self.ledger(cap.window_s).take(count, cap.limit, until)
         self.changed = True
 
     def give_back(self, windows: Iterable[float], count: int, granted: int, at: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -59,6 +60,31 @@ def bind_all(
     return sockets
 
 
+def bind_one(address: ListenAddress, *, probe: bool) -> socket.socket:
+    """A socket of one worker for an address that was not there at the start; bound and not listening yet.
+
+    Args:
+        probe: refuse an address that somebody has already, be it another worker of this relay. For the first worker.
+
+    Raises:
+        ConfigError: as `bind_all`.
+    """
+    return _bind(address, 1, probe=probe, listen=False)[0]
+
+
+def is_own(sock: socket.socket) -> bool:
+    """Whether no other worker shares this socket: not so for one that a service manager handed over."""
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+
+
+def shut(sock: socket.socket) -> None:
+    """End a listening socket in all processes that hold it. Clients are refused from now on instead of waiting for
+    nobody; `listen` opens it again."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()
+
+
 def inherited_sockets(environ: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
     """Sockets of LISTEN_FDS meant for this process; none when it was started without. Clears the variables, so that
     no child takes them for its own.
@@ -100,7 +126,7 @@ def _serves(sock: socket.socket, address: ListenAddress) -> bool:
     return port == address.port and (host == address.host or (host in wildcards and address.host in wildcards))
 
 
-def _bind(address: ListenAddress, count: int) -> list[socket.socket]:
+def _bind(address: ListenAddress, count: int, *, probe: bool = True, listen: bool = True) -> list[socket.socket]:
     try:
         family, kind, proto, _, sockaddr = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -109,16 +135,17 @@ def _bind(address: ListenAddress, count: int) -> list[socket.socket]:
         raise ConfigError(f"cannot listen on {address}: no such address ({error})") from error
     bound: list[socket.socket] = []
     try:
-        if address.port:
+        if address.port and probe:
             # SO_REUSEPORT would let a second relay of the same user share the port unnoticed; without it bind tells.
-            with _new(family, kind, proto) as probe:
-                probe.bind(sockaddr)
+            with _new(family, kind, proto) as trial:
+                trial.bind(sockaddr)
         for _ in range(count):
             sock = _new(family, kind, proto)
             bound.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(sockaddr)
-            sock.listen(BACKLOG)
+            if listen:
+                sock.listen(BACKLOG)
             sock.setblocking(False)
             sockaddr = sock.getsockname()  # with the port the kernel chose
     except OSError as error:

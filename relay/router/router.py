@@ -21,7 +21,7 @@ from relay.pools.health import NodeHealth, is_available
 from relay.pools.pool import Node, Pool, Rotation
 from relay.router import rotation
 from relay.router.cursors import ALL_FIT, CursorKey, Cursors
-from relay.router.permits import Permits
+from relay.router.permits import OnePermit, Permits
 from relay.router.selection import (
     NOTHING_FULL,
     STRICT,
@@ -39,7 +39,7 @@ from relay.router.selection import (
     screen,
 )
 from relay.router.usage import Usage
-from relay.router.words import clock_words, span_words
+from relay.router.words import clock_words, missing_pool, span_words
 from relay.state import Candidate, CapBlock, Permit, PermitRequest, State
 
 STATE_RETRY_S = 5.0
@@ -57,10 +57,18 @@ class Router:
     Args:
         clock: epoch seconds.
         rng: a number in [0, 1) at each call.
+        at_once: the state answers without waiting for anything, so there is nothing to gain by asking for several
+            permits together.
     """
 
     def __init__(
-        self, pools: Iterable[Pool], state: State, *, clock: Callable[[], float], rng: Callable[[], float]
+        self,
+        pools: Iterable[Pool],
+        state: State,
+        *,
+        clock: Callable[[], float],
+        rng: Callable[[], float],
+        at_once: bool = False,
     ) -> None:
         self._pools: dict[str, Pool] = {}
         self._nodes: dict[str, Node] = {}
@@ -74,7 +82,7 @@ class Router:
         self._generation = 0  # grows with everything that may make a decision stale
         self._cursors = Cursors(state)
         self._failovers: dict[str, int] = {}
-        self._permits = Permits(state)
+        self._permits = OnePermit(state) if at_once else Permits(state)
         self._usage = Usage()
         self.replace_pools(pools)
 
@@ -100,7 +108,7 @@ class Router:
         while True:
             pool = self._pools.get(message.pool)
             if pool is None:
-                return Unroutable((), f"pool {message.pool} is not configured")
+                return Unroutable((), missing_pool(message.pool))
             screening = screen(pool, message, health=self._ailing, tried=tried, busy=busy, now=now)
             if not screening.eligible:
                 return dead_end(screening, message, now=now)
@@ -248,6 +256,11 @@ class Router:
         wanted: int,
     ) -> Decision:
         """Ask for room at the nodes in their order, up to the first that needs none."""
+        cost = min(wanted, max(1, first.max_recipients))
+        candidate = self._candidates.get(first.name) or _candidate(first)
+        ready = self._permits.at_once(candidate, cost)
+        if ready is not None:
+            return self._route(screening, first, ready, cost, f"{mode} turn {turn}")
         asked = [first]
         spare: Node | None = None
         for node in ordered:
@@ -255,7 +268,6 @@ class Router:
                 spare = node
                 break
             asked.append(node)
-        cost = min(wanted, max(1, first.max_recipients))
         request = PermitRequest(
             tuple([self._candidates.get(node.name) or _candidate(node) for node in asked]),
             cost,

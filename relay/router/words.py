@@ -15,6 +15,11 @@ def clock_words(at: float) -> str:
         return f"{at:.0f} s after the epoch"
 
 
+def missing_pool(name: str) -> str:
+    """Why mail of a pool that is not there waits, and what to do about it."""
+    return f"pool {name} is not configured; configure it again, or drop its mail: relay queue drop --pool {name}"
+
+
 def span_words(seconds: float) -> str:
     """As operators write it in caps: `1h`, `90s`, `1d`."""
     for size, unit in _UNITS:

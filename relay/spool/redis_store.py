@@ -38,6 +38,7 @@ from relay.redisdb.address import Address
 from relay.redisdb.link import Link, LinkError, LinkFull, LinkRefused, Word
 from relay.redisdb.script import Needs, Script, load_script
 from relay.spool import Depth, Entry, Lease, LeaseLost, QueueKey, Selection, Standing
+from relay.spool.ledger import Ledger
 from relay.spool.memory import matches
 from relay.spool.redis_bodies import RedisBodies
 from relay.spool.redis_rows import Damaged, Row, encode, queue_name, queue_of, row_sum, standing_code
@@ -135,7 +136,10 @@ class RedisSpool:
         self._on_lost = on_lost
         self._messages = 0
         self._bytes = 0
-        self._ours: dict[str, str] = {}  # id → token of each lease we know of
+        self._ours: dict[str, Lease] = {}  # by id, each lease we know of
+        self.ledger = Ledger()
+        """What became of recipients while we held them. *Found* is what came from the shared queue, less what went back
+        to it; *pending* is what is held."""
         self._fresh: set[str] = set()  # of those, the ones that never waited for anybody
         self._doubtful: dict[str, tuple[str, str]] = {}  # id → nonce and owner of what may have been stored unpromised
         self._left: set[str] = set()  # names we had, that others may take over from
@@ -190,7 +194,7 @@ class RedisSpool:
         owners = await self._call(OWNERS)
         mine = [o.decode() for o in owners if o.decode().rpartition(".")[0] == self._tenure.place]
         left_open = await self._reap(now, [*mine, self._tenure.owner], overdue=False)
-        self._ours.clear()
+        self._all_went_back()
         await self._call(CLAMP, repr(now), repr(now + DAY_S))
         return left_open
 
@@ -285,10 +289,12 @@ class RedisSpool:
         if isinstance(content.body, BodyFile):
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(content.body.path.unlink, missing_ok=True)
+        self.ledger.stored(message.recipients)
         if not lease:
+            self.ledger.took_over(-len(message.pending))
             return None
         self._fresh.add(message.id)
-        return self._leased(message, token)
+        return self._keep(Lease(message, token.decode()))
 
     async def lease_due(self, key: QueueKey, *, now: float, limit: int, skip: int = 0) -> list[Lease]:
         if limit <= 0:
@@ -328,14 +334,15 @@ class RedisSpool:
 
     async def _lease_of(self, row: Row, token: bytes) -> Lease | None:
         try:
-            return self._leased(row.message(), token)
+            lease = Lease(row.message(), token.decode())
         except Damaged as error:
             await self._quarantine(row.id, str(error))
             return None
+        self.ledger.took_over(len(lease.message.pending))
+        return self._keep(lease)
 
-    def _leased(self, message: Message, token: bytes) -> Lease:
-        lease = Lease(message, token.decode())
-        self._ours[message.id] = lease.token
+    def _keep(self, lease: Lease) -> Lease:
+        self._ours[lease.message.id] = lease
         return lease
 
     async def begin(self, leases: Sequence[Lease]) -> list[Lease]:
@@ -350,7 +357,7 @@ class RedisSpool:
         if isinstance(answer, bytes):
             raise self._lost(answer.decode())
         return [
-            Lease(replace(lease.message, attempts=int(attempts)), lease.token)
+            self._keep(Lease(replace(lease.message, attempts=int(attempts)), lease.token))
             for lease, attempts in zip(leases, answer, strict=True)
         ]
 
@@ -382,7 +389,8 @@ class RedisSpool:
         )
         if not kept:
             raise self._lost(message.id)
-        return Lease(message, lease.token)
+        self._book(lease, message)
+        return self._keep(Lease(message, lease.token))
 
     async def settle(
         self, lease: Lease, message: Message, *, due: float, standing: Standing = Standing.QUEUED, reason: str = ""
@@ -411,7 +419,8 @@ class RedisSpool:
         if isinstance(answer, int):
             raise self._lost(message.id)
         self._messages, self._bytes = int(answer[0] or 0), int(answer[1] or 0)
-        self._forget(message.id, lease.token)
+        self._book(lease, message)
+        self._forget(message.id, lease.token, message)
 
     async def release(self, leases: Sequence[Lease], *, due: float | None = None, reason: str = "") -> None:
         if due is not None and not math.isfinite(due):
@@ -427,6 +436,12 @@ class RedisSpool:
             await self._call(RELEASE, at, reason.encode("utf-8", "replace"), *words, patience_s=WORK_S)
             for lease in portion:
                 self._forget(lease.message.id, lease.token)
+
+    def _book(self, lease: Lease, message: Message) -> None:
+        """Results are kept."""
+        known = self._ours.get(message.id)
+        if known is not None and known.token == lease.token:
+            self.ledger.settled(known.message, message)
 
     async def content(self, message_id: str) -> Content:
         if not is_id(message_id):
@@ -510,7 +525,11 @@ class RedisSpool:
         return len(await self._operate("hold", selection, standing=standing, reason=reason))
 
     async def drop(self, selection: Selection) -> list[Message]:
-        return [Row.of(values).entry().message for values in await self._operate("drop", selection)]
+        dropped = [Row.of(values).entry().message for values in await self._operate("drop", selection)]
+        for message in dropped:
+            self.ledger.took_over(len(message.pending))
+            self.ledger.removed(message)
+        return dropped
 
     async def _operate(
         self,
@@ -548,6 +567,10 @@ class RedisSpool:
         if self._max_bytes and self._bytes + size > self._max_bytes:
             return f"the queue holds {self._bytes} octets, with this message more than its bound of {self._max_bytes}"
         return ""
+
+    def set_bounds(self, *, min_free: int, max_messages: int, max_bytes: int) -> None:  # noqa: ARG002
+        """Bounds of what may wait, from now on. The room on a disk is not ours to watch."""
+        self._max_messages, self._max_bytes = max_messages, max_bytes
 
     def broken_reason(self) -> str:
         """Nothing here is mended by a fresh process."""
@@ -607,7 +630,7 @@ class RedisSpool:
             self._lose_everything()
 
     def _lose_everything(self) -> None:
-        self._ours.clear()
+        self._all_went_back()
         self._fresh.clear()
         self._steady_since = None
         if self._on_lost is not None:
@@ -645,19 +668,31 @@ class RedisSpool:
                 raise self._lost(lease.message.id)
 
     def _lost(self, message_id: str) -> LeaseLost:
-        self._ours.pop(message_id, None)
+        self._went_back(self._ours.pop(message_id, None))
         self._fresh.discard(message_id)
         self._bodies.drop_file(message_id)
         return LeaseLost(f"message {message_id} is not leased by this lease any more")
 
-    def _forget(self, message_id: str, token: str) -> None:
-        if self._ours.get(message_id) == token:
+    def _went_back(self, lease: Lease | None) -> None:
+        if lease is not None:
+            self.ledger.took_over(-len(lease.message.pending))
+
+    def _all_went_back(self) -> None:
+        for lease in self._ours.values():
+            self._went_back(lease)
+        self._ours.clear()
+
+    def _forget(self, message_id: str, token: str, message: Message | None = None) -> None:
+        """The lease has ended; `message` as it is now, if that has changed."""
+        known = self._ours.get(message_id)
+        if known is not None and known.token == token:
             del self._ours[message_id]
+            self.ledger.took_over(-len((message or known.message).pending))
         self._fresh.discard(message_id)
         self._bodies.drop_file(message_id)
 
     async def _quarantine(self, message_id: str, why: str) -> None:
-        self._ours.pop(message_id, None)
+        self._went_back(self._ours.pop(message_id, None))
         if await self._call(QUARANTINE, message_id, f"damaged: {why}", patience_s=WORK_S) and self._on_quarantine:
             self._on_quarantine(message_id, why)
 

@@ -25,6 +25,7 @@ from relay.spool import sqlite_accept as accept
 from relay.spool import sqlite_adopt as adoption
 from relay.spool import sqlite_operator as operator
 from relay.spool import sqlite_work as work
+from relay.spool.ledger import Ledger, count_pending
 from relay.spool.sqlite_adopt import Adopted
 from relay.spool.sqlite_bodies import Bodies, Damaged, checksum
 from relay.spool.sqlite_claim import Claim
@@ -38,6 +39,7 @@ from relay.spool.sqlite_rows import (
     read_row,
     refuse_newer,
 )
+from relay.spool.sqlite_writes import equip
 
 
 class SqliteSpool:
@@ -84,11 +86,16 @@ class SqliteSpool:
             max_bytes=max_bytes,
         )
         self._core = Core(
-            GroupCommit(self._path, migrate=migrate, committer=committer),
+            GroupCommit(self._path, migrate=migrate, equip=equip, committer=committer),
             Bodies(directory / f"bodies-{shard}", self._disk),
             room,
             on_quarantine,
         )
+
+    @property
+    def ledger(self) -> Ledger:
+        """What became of the recipients, as of this moment."""
+        return self._core.ledger
 
     # Life
 
@@ -107,6 +114,7 @@ class SqliteSpool:
             strays = await core.read(partial(_without_row, names))
             await core.in_files(core.bodies.sweep, strays)
             core.tallies = await core.run(load, lambda _: None)
+            core.ledger.took_over(await core.read(count_pending))
         except BaseException as error:
             await self.close()
             if isinstance(error, StoreFull | StoreBusy | StoreFailed | sqlite3.Error | OSError):
@@ -122,6 +130,10 @@ class SqliteSpool:
         except OSError as error:
             raise SpoolError(f"{self._directory}: no folder for bodies: {error.strerror or error}") from error
         self._core.room.reserve()
+
+    def set_bounds(self, *, min_free: int, max_messages: int, max_bytes: int) -> None:
+        """Bounds of what may wait, from now on."""
+        self._core.room.set_bounds(min_free=min_free, max_messages=max_messages, max_bytes=max_bytes)
 
     async def close(self) -> None:
         """Finish what was asked for, then close files and give the shard up. Safe to call twice."""

@@ -23,11 +23,12 @@ from relay.envelope import Content, Message
 from relay.errors import SpoolError, SpoolFull, SpoolUnhealthy
 from relay.group_commit import GroupCommit, StoreBusy, StoreFailed, StoreFull, Ticket
 from relay.spool import Lease, LeaseLost, QueueKey, Standing
+from relay.spool.ledger import Ledger
 from relay.spool.sqlite_bodies import Bodies
 from relay.spool.sqlite_room import Room
 from relay.spool.sqlite_rows import CODES
 from relay.spool.sqlite_tally import Tallies
-from relay.spool.sqlite_writes import Touch, Write, apply
+from relay.spool.sqlite_writes import WRITES, Touch, Write
 
 T = TypeVar("T")
 
@@ -76,6 +77,7 @@ class Core:
         self.bodies = bodies
         self.room = room
         self.tallies = Tallies()
+        self.ledger = Ledger()
         self.files = ThreadPoolExecutor(2, thread_name_prefix="spool-files")
         self.by_lease: dict[Lease, Held] = {}
         self.by_key: dict[int, Held] = {}
@@ -113,14 +115,22 @@ class Core:
 
     # Writing
 
-    def join(self, writes: Sequence[Write], *, size: int, after: Callable[[Any], None]) -> Ticket:
+    def join(
+        self, writes: Sequence[Write], *, size: int, after: Callable[[Any], None], patient: bool = False
+    ) -> Ticket:
         try:
-            return self.group.join(apply, writes, size=size, after=after)
+            return self.group.join(WRITES, writes, size=size, after=after, patient=patient)
         except StoreFailed as error:
             raise SpoolUnhealthy(str(error)) from error
 
     async def write(
-        self, writes: Sequence[Write], after: Callable[[Any], None], helds: Sequence[Held] = (), size: int = 0
+        self,
+        writes: Sequence[Write],
+        after: Callable[[Any], None],
+        helds: Sequence[Held] = (),
+        size: int = 0,
+        *,
+        patient: bool = False,
     ) -> None:
         """Write about leased rows; on a full disk the ballast is given up for it.
 
@@ -128,7 +138,7 @@ class Core:
             SpoolFull, SpoolUnhealthy, SpoolError: nothing was kept, or it cannot be known.
         """
         for last in (False, True):
-            ticket = self.join(writes, size=size, after=after)
+            ticket = self.join(writes, size=size, after=after, patient=patient)
             for held in helds:
                 held.pending = ticket
             try:

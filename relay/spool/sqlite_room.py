@@ -54,6 +54,11 @@ class Room:
         self._free = 0
         self._given_up = False
 
+    def set_bounds(self, *, min_free: int, max_messages: int, max_bytes: int) -> None:
+        """From now on."""
+        self._min_free, self._max_messages, self._max_bytes = min_free, max_messages, max_bytes
+        self.look_again()
+
     def full_reason(self, messages: int, held_bytes: int, size: int = 0) -> str:
         """Why a message of `size` octets cannot be taken beside those, or empty."""
         if self._max_messages and messages >= self._max_messages:

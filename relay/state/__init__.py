@@ -16,8 +16,10 @@ from typing import Protocol
 
 from relay.pools.health import NodeHealth
 from relay.pools.pool import Cap
+from relay.values import thawed
 
 
+@thawed
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """Something with caps that could carry a message: `key` is `node:<name>` or `bridge:<name>`."""
@@ -26,19 +28,22 @@ class Candidate:
     caps: tuple[Cap, ...]
 
 
+@thawed
 @dataclass(frozen=True, slots=True)
 class PermitRequest:
     """Room for `cost` recipients at the first candidate that has it.
 
     When none has room for all, and `least` < `cost`, the candidate with the most room gives as much as it has, at
-    least `least`.
+    least `least`. `ahead`: so many more are welcome as an advance, see `Advance`; a store may ignore it.
     """
 
     candidates: tuple[Candidate, ...]
     cost: int
     least: int = 1
+    ahead: int = 0
 
 
+@thawed
 @dataclass(frozen=True, slots=True)
 class CapBlock:
     """A cap that stood in the way: `used` of `limit` in the window, room again at `free_at` (epoch seconds)."""
@@ -50,6 +55,22 @@ class CapBlock:
     free_at: float
 
 
+@thawed
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """Recipients counted already, for whom no message is there yet: `granted` more may go through the permit's
+    candidate within `lasts_s` of the moment they were asked for. What is left goes back with `refund`.
+
+    They count as taken at the end of that time, so the rule of the caps holds for every moment at which they may be
+    used. Given only where so much room is left that nobody goes without because of them.
+    """
+
+    granted: int
+    at: float
+    lasts_s: float
+
+
+@thawed
 @dataclass(frozen=True, slots=True)
 class Permit:
     """`granted` recipients may go through candidate number `index` now. `blocks`: caps that ruled out earlier ones.
@@ -63,6 +84,7 @@ class Permit:
     at: float
     blocks: tuple[CapBlock, ...] = ()
     windows: tuple[float, ...] = ()
+    advance: Advance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +159,11 @@ class State(Protocol):
     async def unclaim(self, name: str, *, owner: str) -> None: ...
 
     async def count(self, deltas: Mapping[CountKey, int]) -> None:
-        """Add to counters. May be lost by a power cut, not by a crash of the process."""
+        """Add to counters. May be lost by a power cut, not by a crash of the process.
+
+        Clients invent campaigns without end: a store tells a bounded number of them apart, those used last, and adds
+        what older ones counted to the counters without a campaign.
+        """
         ...
 
     async def counts(self, *, pool: str = "") -> Mapping[CountKey, int]: ...

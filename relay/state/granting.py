@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from relay.pools.caps import Book
-from relay.state import Candidate, CapBlock, Denied, Permit, PermitRequest, Usage
+from relay.pools.pool import Cap
+from relay.state import Advance, Candidate, CapBlock, Denied, Permit, PermitRequest, Usage
+
+ADVANCE_S = 0.1
+"""How long an advance may be used."""
+
+SPARE = 64
+SPARE_LEAST = 1024
+"""An advance leaves so many times itself, and at least so many recipients, to everybody else: more than all others can
+take before what is left of it has come back. Near its limit a cap gives none, so none is ever left unused there."""
 
 
 def check(requests: Iterable[PermitRequest]) -> None:
@@ -49,16 +58,21 @@ def answer(request: PermitRequest, book_of: Callable[[str], Book], now: float) -
     return Denied(until=min(until), blocks=blocks)
 
 
-def usage(candidate: Candidate, book: Book, now: float) -> tuple[Usage, ...]:
-    """Fill of each cap of a candidate."""
+def usage(candidate: Candidate, book: Book, now: float, *, asked: float | None = None) -> tuple[Usage, ...]:
+    """Fill of each cap of a candidate.
+
+    Args:
+        asked: the caller's time, where the store has a clock of its own and `now` is from that.
+    """
     at = book.arrive(now)
+    asked = now if asked is None else asked
     fill = []
     for cap in candidate.caps:
         ledger = book.ledger(cap.window_s)
         ledger.expire(at)
         free_at = ledger.free_at(1, cap.limit, at, spread=cap.spread)
         # The book's time may be ahead of the caller's; what fits at the book's time fits now.
-        free_at = min(now, free_at) if free_at <= at else free_at
+        free_at = min(asked, free_at) if free_at <= at else free_at
         fill.append(Usage(window_s=cap.window_s, limit=cap.limit, used=ledger.used, free_at=free_at))
     return tuple(fill)
 
@@ -68,8 +82,21 @@ def _grant(
 ) -> Permit:
     candidate = request.candidates[index]
     book.take(candidate.caps, count, at)
-    windows = tuple(cap.window_s for cap in candidate.caps)
-    return Permit(index=index, key=candidate.key, granted=count, at=at, blocks=blocks, windows=windows)
+    windows = tuple([cap.window_s for cap in candidate.caps])
+    advance = _advance(candidate.caps, request.ahead, book, at) if request.ahead else None
+    return Permit(index, candidate.key, count, at, blocks, windows, advance)
+
+
+def _advance(caps: tuple[Cap, ...], wanted: int, book: Book, at: float) -> Advance | None:
+    if any(cap.spread for cap in caps):
+        return None
+    room = book.room(caps, wanted * (SPARE + 1) + SPARE_LEAST, at)
+    count = min(wanted, room // (SPARE + 1), room - SPARE_LEAST)
+    if count <= 0:
+        return None
+    until = at + ADVANCE_S
+    book.lend(caps, count, until)
+    return Advance(count, until, ADVANCE_S)
 
 
 def _free_at(candidate: Candidate, cost: int, book_of: Callable[[str], Book], now: float) -> float:

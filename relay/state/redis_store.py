@@ -22,6 +22,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +38,7 @@ from relay.state import Candidate, CountKey, Denied, Permit, PermitRequest, Usag
 from relay.state.granting import check
 from relay.state.health_record import dump_health, load_health
 from relay.state.redis_wire import SERVER_CLOCK, Question, ask, doubles, read_answer, read_usage, shapes
+from relay.state.sqlite_counts import CAMPAIGNS, SLACK
 
 GRACE_S: Final = 1.5
 """Longer than the slowest replica takes to notice that the state was lost: a look at the version each 0.25 s, and one
@@ -50,6 +52,9 @@ PATIENCE_S: Final = 1.0
 
 MOST: Final = 500
 """Requests in one script: some ten milliseconds of the server's time."""
+
+CURSORS: Final = 5000
+"""Cursors of campaigns that are kept, those used last: some campaigns have several."""
 
 REMEMBERED: Final = 2000
 """Candidates and cursors whose last figures are kept here."""
@@ -158,7 +163,7 @@ class RedisState:
         at = SERVER_CLOCK if self._server_clock else now
         names = [candidate.key for candidate in candidates]
         reply = await self._call(USAGE, doubles([at, *shapes(candidates)]), *names)
-        _, fill = read_usage(candidates, reply)
+        fill = read_usage(candidates, reply, asked=now if self._server_clock else None)
         for candidate in candidates:
             self._remember(candidate, tuple(cap.used for cap in fill[candidate.key]))
         return fill
@@ -225,7 +230,7 @@ class RedisState:
     # Rotation
 
     async def turns(self, cursor: str, count: int) -> int:
-        first = int(await self._call(TURNS, cursor, count))
+        first = int(await self._call(TURNS, cursor, count, CURSORS, int("/campaign:" in cursor)))
         if len(self._turns) < REMEMBERED or cursor in self._turns:
             self._turns[cursor] = first + count
         return first
@@ -277,7 +282,9 @@ class RedisState:
             await self._count_again()
             words: list[Word] = []
             for key, delta in deltas.items():
-                words += (orjson.dumps((key.pool, key.campaign, key.node, key.what)), delta)
+                words += (_name(key), _name(replace(key, campaign="")), delta)
+                words.append(orjson.dumps((key.pool, key.campaign)) if key.campaign else "")
+            words = [CAMPAIGNS, SLACK, *words]
             number = self._next()
             try:
                 await self._link.call(COUNT, self._owner, number, *words)
@@ -364,6 +371,10 @@ class RedisState:
             return await self._link.command(*words)
         except LinkError as error:
             raise StateUnavailable(str(error)) from error
+
+
+def _name(key: CountKey) -> bytes:
+    return orjson.dumps((key.pool, key.campaign, key.node, key.what))
 
 
 def _pairs(reply: Mapping[bytes, bytes] | Iterable[bytes]) -> dict[bytes, bytes]:

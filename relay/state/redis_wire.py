@@ -70,18 +70,26 @@ def read_answer(question: Question, data: bytes) -> Answer:
     return Answer(given, rebuilding_s, used)
 
 
-def read_usage(candidates: Sequence[Candidate], data: bytes) -> tuple[float, Mapping[str, tuple[Usage, ...]]]:
-    """The server's time, and the fill of each cap by candidate key."""
+def read_usage(
+    candidates: Sequence[Candidate], data: bytes, *, asked: float | None = None
+) -> Mapping[str, tuple[Usage, ...]]:
+    """The fill of each cap by candidate key.
+
+    Args:
+        asked: the caller's time, where the times in `data` are of the server's clock: what fits now fits then.
+    """
     numbers = iter(_array(data))
     now = next(numbers)
-    fill = {
-        candidate.key: tuple(
-            Usage(window_s=cap.window_s, limit=cap.limit, used=int(next(numbers)), free_at=next(numbers))
-            for cap in candidate.caps
-        )
-        for candidate in candidates
+    return {
+        candidate.key: tuple(_usage(cap, numbers, now, asked) for cap in candidate.caps) for candidate in candidates
     }
-    return now, fill
+
+
+def _usage(cap: Cap, numbers: Iterator[float], now: float, asked: float | None) -> Usage:
+    used, free_at = int(next(numbers)), next(numbers)
+    if asked is not None and free_at <= now:
+        free_at = min(asked, free_at)
+    return Usage(window_s=cap.window_s, limit=cap.limit, used=used, free_at=free_at)
 
 
 def doubles(numbers: Sequence[float]) -> bytes:

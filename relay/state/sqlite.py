@@ -19,7 +19,7 @@ from relay.errors import StateUnavailable
 from relay.group_commit import GroupCommit
 from relay.pools.caps import MAX_SKEW_S, Book
 from relay.pools.health import NodeHealth
-from relay.state import Candidate, CountKey, Denied, Permit, PermitRequest, Usage
+from relay.state import Candidate, CountKey, Denied, Permit, PermitRequest, Usage, sqlite_counts
 from relay.state.granting import answer, check, usage
 from relay.state.health_record import dump_health, load_health
 from relay.state.sqlite_books import DamagedBook, pack, unpack
@@ -27,7 +27,8 @@ from relay.state.sqlite_group import TROUBLE, Gathered
 
 T = TypeVar("T")
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+"""2: what campaigns are known, and when each was used last."""
 
 FORGET_EVERY_S: Final = 600.0
 """How often rows of caps and claims that no longer matter are removed."""
@@ -44,9 +45,6 @@ CREATE TABLE caps (key TEXT PRIMARY KEY, free_from REAL NOT NULL, book BLOB NOT 
 CREATE TABLE cursors (name TEXT PRIMARY KEY, next INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE health (node TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE claims (name TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL, ttl REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE counts (
-    pool TEXT, campaign TEXT, node TEXT, what TEXT, n INTEGER NOT NULL, PRIMARY KEY (pool, campaign, node, what)
-) WITHOUT ROWID;
 CREATE TABLE versions (name TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO versions VALUES ('health', 0);
 """
@@ -88,7 +86,7 @@ class SqliteState:
         self._blocks: dict[str, _Block] = {}
         self._reserve = Gathered(commit, self._answer)
         self._lease_turns = Gathered(commit, _advance)
-        self._count = Gathered(commit, _add)
+        self._count = Gathered(commit, sqlite_counts.add)
 
     @classmethod
     async def open(cls, path: Path, *, clock: Callable[[], float] | None = None) -> SqliteState:
@@ -120,7 +118,7 @@ class SqliteState:
 
     async def usage(self, candidates: Sequence[Candidate], *, now: float) -> Mapping[str, tuple[Usage, ...]]:
         at = self._clock() if self._clock else now
-        return await self._read(partial(_usage, candidates=candidates, now=at))
+        return await self._read(partial(_usage, candidates=candidates, now=at, asked=now))
 
     def _answer(self, connection: sqlite3.Connection, calls: list[_Call]) -> list[list[Permit | Denied]]:
         now = self._clock() if self._clock else None
@@ -179,7 +177,7 @@ class SqliteState:
             await self._count(dict(deltas))
 
     async def counts(self, *, pool: str = "") -> Mapping[CountKey, int]:
-        return await self._read(partial(_read_counts, pool=pool))
+        return await self._read(partial(sqlite_counts.read, pool=pool))
 
     # The file
 
@@ -235,10 +233,10 @@ def _give_back(connection: sqlite3.Connection, permits: Sequence[tuple[Permit, i
 
 
 def _usage(
-    connection: sqlite3.Connection, candidates: Sequence[Candidate], now: float
+    connection: sqlite3.Connection, candidates: Sequence[Candidate], now: float, asked: float
 ) -> Mapping[str, tuple[Usage, ...]]:
     shelf = _Shelf(connection, now)
-    return {candidate.key: usage(candidate, shelf.book(candidate.key), now) for candidate in candidates}
+    return {candidate.key: usage(candidate, shelf.book(candidate.key), now, asked=asked) for candidate in candidates}
 
 
 def _advance(connection: sqlite3.Connection, calls: list[tuple[str, int, int]]) -> list[_Turns]:
@@ -304,28 +302,15 @@ def _unclaim(connection: sqlite3.Connection, name: str, owner: str) -> None:
     connection.execute("DELETE FROM claims WHERE name = ? AND owner = ?", (name, owner))
 
 
-def _add(connection: sqlite3.Connection, calls: list[dict[CountKey, int]]) -> list[None]:
-    total: dict[CountKey, int] = {}
-    for deltas in calls:
-        for key, delta in deltas.items():
-            total[key] = total.get(key, 0) + delta
-    connection.executemany(
-        "INSERT INTO counts VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET n = n + excluded.n",
-        [(key.pool, key.campaign, key.node, key.what, delta) for key, delta in total.items()],
-    )
-    return [None] * len(calls)
-
-
-def _read_counts(connection: sqlite3.Connection, pool: str) -> Mapping[CountKey, int]:
-    rows = connection.execute("SELECT pool, campaign, node, what, n FROM counts WHERE ?1 = '' OR pool = ?1", (pool,))
-    return {CountKey(pool=row[0], campaign=row[1], node=row[2], what=row[3]): row[4] for row in rows}
-
-
 def _migrate(connection: sqlite3.Connection) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA:
         raise StateUnavailable(f"the state was written by a newer version (schema {version}, known up to {SCHEMA})")
     if version == 0:
-        for statement in _TABLES.split(";"):
+        for statement in f"{_TABLES};{sqlite_counts.TABLES}".split(";"):
             connection.execute(statement)
+    if version < 2:
+        for statement in sqlite_counts.CAMPAIGN_TABLE.split(";"):
+            connection.execute(statement)
+    if version < SCHEMA:
         connection.execute(f"PRAGMA user_version={SCHEMA:d}")

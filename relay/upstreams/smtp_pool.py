@@ -24,6 +24,10 @@ from relay.upstreams.smtp_wire import QUIT_WAIT_S, Wire
 MAX_AGE_S = 900.0
 """A connection is not used longer than this: DNS changes and balancers behind the name get their say."""
 
+WARM_S = 0.1
+"""A connection that was in use so lately is not asked whether it still lives: should it not, nothing was taken, and
+`replace` follows."""
+
 _Waiter = asyncio.Future["Connection | Outcome | None"]
 """Resolved with a connection, with the outcome of a failed opening, or with None: look again."""
 
@@ -48,9 +52,12 @@ class ConnectionPool:
 
     def idle(self) -> Connection | None:
         """A connection at once, or None. No await — hot path."""
+        now = _now()
         while self._idle:
             connection = self._idle.pop()
-            if self._fits(connection) and not connection.wire.has_unread():
+            if self._fits(connection, now) and (
+                now - connection.idle_since < WARM_S or not connection.wire.has_unread()
+            ):
                 return connection
             self._drop(connection)
         return None
@@ -77,11 +84,11 @@ class ConnectionPool:
 
     def release(self, connection: Connection, *, reusable: bool) -> None:
         """Give a connection back. One that is not reusable, or old, ends."""
-        connection.idle_since = asyncio.get_running_loop().time()
+        now = connection.idle_since = _now()
         connection.reused = True
         if not reusable:  # where it stands is unknown: a QUIT might be read as content
             connection.wire.abort()
-        if not reusable or self._closed or not self._fits(connection):
+        if not reusable or self._closed or not self._fits(connection, now):
             self._drop(connection)
             return
         while self._waiters:
@@ -177,8 +184,7 @@ class ConnectionPool:
             raise ConnectFailed(got)
         return got
 
-    def _fits(self, connection: Connection) -> bool:
-        now = asyncio.get_running_loop().time()
+    def _fits(self, connection: Connection, now: float) -> bool:
         return (
             connection.wire.usable
             and connection.messages < self._messages
@@ -217,12 +223,17 @@ class ConnectionPool:
 
     def _reap(self) -> None:
         self._reaper = None
-        old = [connection for connection in self._idle if not self._fits(connection)]
+        now = _now()
+        old = [connection for connection in self._idle if not self._fits(connection, now)]
         self._idle = [connection for connection in self._idle if connection not in old]
         for connection in old:
             self._drop(connection)
         if self._idle:
             self._schedule_reaping()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _out_of_time() -> Outcome:

@@ -26,11 +26,13 @@ from relay.upstreams.dots import Stuffer, stuffed
 from relay.upstreams.smtp_connect import Connection
 from relay.upstreams.smtp_options import SmtpTimeouts
 from relay.upstreams.smtp_wire import WireFault, WireLost, WireReply, WireTimeout
+from relay.values import thawed
 
 _TOO_MANY = "4.5.3"
 _ENVELOPE = frozenset({"rset", "mail", "rcpt", "data"})
 
 
+@thawed
 @dataclass(frozen=True, slots=True)
 class Result:
     """What became of a transaction.

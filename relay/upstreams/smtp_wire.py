@@ -27,6 +27,8 @@ from aiosmtplib.errors import SMTPResponseException
 from aiosmtplib.protocol import COMMAND_INJECTION_REGEX, SMTPProtocol
 from aiosmtplib.response import SMTPResponse
 
+from relay.tap import SILENT, NodeTalk, Tap
+
 LINE_LIMIT = 8192
 """Octets of one reply line; RFC 5321 §4.5.3.1.5 asks for 512, long URLs in texts need more."""
 REPLY_LIMIT = 32768
@@ -120,8 +122,11 @@ def _shown(line: bytes) -> str:
 class Wire(SMTPProtocol):
     """One connection. `collect` is for one task at a time."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, tap: Tap = SILENT, node: str = "") -> None:
         super().__init__(loop=loop)
+        self._tap = tap
+        self._node = node
+        self._talk: NodeTalk | None = None
         self.fault: WireFault | None = None
         self.closing = False
         """A 421 was read: the server ends the connection."""
@@ -157,6 +162,9 @@ class Wire(SMTPProtocol):
         except WireFault as fault:
             self._fail(fault)
             return
+        if self._tap.open:
+            for reply in replies:
+                self._overheard().said(reply.code, reply.text)
         for reply in replies:
             if self.closing:
                 break
@@ -271,6 +279,9 @@ class Wire(SMTPProtocol):
             raise self.fault
         if self._out is None or self._out.is_closing() or self.closing:
             raise WireLost("connection closed by the upstream")
+        if self._tap.open:
+            # Content goes out whole with no reply outstanding, or in pieces with one; whole, it begins with a header.
+            self._overheard(idle=not self._expected and data.startswith(b"MAIL FROM:<")).told(data)
         self._expected += replies
         self._out.write(data)
 
@@ -341,9 +352,18 @@ class Wire(SMTPProtocol):
             self.abort()
             return
         self._retired = True
+        if self._tap.open:
+            self._overheard().told(b"QUIT\r\n")
         self._out.write(b"QUIT\r\n")
         self._cancel_timer()
         self._timer = self._loop.call_later(QUIT_WAIT_S, self.abort)
+
+    def _overheard(self, *, idle: bool = False) -> NodeTalk:
+        if self._talk is None or self._talk.opened != self._tap.opened:
+            name = self._out.get_extra_info("peername") if self._out is not None else None
+            peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) and len(name) >= 2 else ""
+            self._talk = NodeTalk(self._tap, f"{id(self):x}", self._node, peer, idle=idle)
+        return self._talk
 
     def _wake(self) -> None:
         waiter = self._waiter

@@ -252,6 +252,21 @@ async def test_a_late_refund_of_what_has_expired_changes_nothing(state: State) -
     assert await used(state, NOW + 2, node) == [3, 3]
 
 
+async def test_an_advance_counts_until_it_goes_back(state: State) -> None:
+    """A store may give none; what it gives is counted like all else."""
+    node = candidate("node:a", (HOUR, 100_000), (60.0, 100_000))
+    (given,) = await state.reserve([PermitRequest((node,), 3, ahead=20)], now=NOW)
+    assert isinstance(given, Permit)
+    ahead = given.advance.granted if given.advance else 0
+    assert await used(state, NOW, node) == [3 + ahead, 3 + ahead]
+    if given.advance is not None:
+        await state.refund([(replace(given, granted=ahead, at=given.advance.at), ahead - 5)])
+        assert await used(state, NOW, node) == [8, 8]
+    scarce = candidate("node:b", (HOUR, 100))
+    (given,) = await state.reserve([PermitRequest((scarce,), 3, ahead=20)], now=NOW)
+    assert await used(state, NOW, scarce) == [3]
+
+
 async def test_usage_tells_the_fill_in_the_order_of_the_caps(state: State) -> None:
     node = candidate("node:a", (HOUR, 9), (1.0, 4))
     await take(state, NOW, 4, node)

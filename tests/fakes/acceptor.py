@@ -84,6 +84,9 @@ class RecordingAcceptor:
         self._maybe_raise("admits")
         return bridge.name not in self.revoked
 
+    def renewed(self, bridge: Bridge, username: str) -> Bridge | None:
+        return None
+
     def check_open(self, size: int) -> Reply | None:
         self._maybe_raise("check_open")
         return self.closed

@@ -72,12 +72,18 @@ async def test_an_idle_connection_that_the_server_closed_is_not_used() -> None:
         assert [connection for connection, line in server.commands if line.startswith("MAIL")] == [1, 2]
 
 
-async def test_data_that_waits_on_an_idle_connection_is_seen_before_mail_is_sent() -> None:
+@pytest.mark.parametrize(("warm_s", "asked"), [(0.0, [1, 2]), (60.0, [1, 1, 2])], ids=["rested", "warm"])
+async def test_what_an_idle_connection_has_to_say_is_heard(
+    monkeypatch: pytest.MonkeyPatch, warm_s: float, asked: list[int]
+) -> None:
+    """One that rested is asked before MAIL; on one that was in use just now MAIL finds out, and nothing is lost."""
+    monkeypatch.setattr("relay.upstreams.smtp_pool.WARM_S", warm_s)
     async with SmtpServer() as server, smtp_node(server) as node:
         assert kinds(await send(node)) == [OK]
         server.talk(b"421 4.4.2 idle\r\n")  # written to the socket at once; the loop has not read it yet
         assert kinds(await send(node)) == [OK]
-        assert [connection for connection, line in server.commands if line.startswith("MAIL")] == [1, 2]
+        assert [connection for connection, line in server.commands if line.startswith("MAIL")] == asked
+        assert len(server.messages) == 2
 
 
 @pytest.mark.parametrize("pipelining", ["auto", "off"])

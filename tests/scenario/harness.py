@@ -40,11 +40,12 @@ def base_config(port: int, nodes: list[dict[str, Any]], **more: Any) -> dict[str
         "hostname": "relay.example.com",
         "store": "sqlite:var",
         "workers": 1,
+        "admin": "off",
         "account": {"tag": "acme", "id": 42},
         "mtas": [{"id": "mta4", "zone": "us-1"}],
         "listeners": [{"bind": f"127.0.0.1:{port}", "tls": "none", "auth_without_tls": True}],
         "retry": {"schedule": ["1s", "2s", "5s"], "max_age": "1h"},
-        "health": {"recheck_every": "1s", "recheck_for": "1h"},
+        "health": {"recheck_every": "1s", "recheck_for": "1h", "test_at_start": False},
         "uncertain": {"wait": "2s"},
         "drain": "5s",
         "bridges": [{"name": "app", "pool": "main", "credentials": [{"username": "app", "password": "app-password"}]}],
@@ -137,10 +138,25 @@ class Relay:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
+    def _settled_log(self) -> str:
+        """The log once nothing has come for a while, or as it is after two seconds.
+
+        A thread of its own writes it: what a worker tells over its socket, or a message that has arrived, may be
+        ahead of the line about it.
+        """
+        end = time.monotonic() + 2.0
+        text = self.log()
+        while self.process is not None and self.process.poll() is None and time.monotonic() < end:
+            time.sleep(0.1)
+            before, text = text, self.log()
+            if text == before:
+                break
+        return text
+
     def events(self, name: str = "") -> list[dict[str, Any]]:
         """Events from the log, all or those of one name."""
         found = []
-        for line in self.log().splitlines():
+        for line in self._settled_log().splitlines():
             if line.startswith("{"):
                 event = json.loads(line)
                 if not name or event.get("event") == name:

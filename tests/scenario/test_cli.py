@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.scenario.clients import Client, Ledger, Load, Refused, submit
+from tests.scenario.clients import Client, Ledger, Load, Refused, message_bytes, submit
 from tests.scenario.conftest import Scene
 from tests.scenario.harness import ROOT, Relay, free_port, wait_for
 
@@ -333,3 +333,25 @@ def command(relay: Relay, *args: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
     )
+
+
+def test_each_campaign_has_its_own_count_per_node(scene: Scene) -> None:
+    sinks = [scene.sink(name) for name in ("a", "b")]
+    relay = scene.relay([sink.node() for sink in sinks])
+    with Client(relay.port) as client:
+        for number, campaign in enumerate(["spring"] * 4 + ["summer"] * 2 + [""]):
+            tag = f"X-Relay-Campaign: {campaign}\r\n".encode() if campaign else b""
+            assert client.send(tag + message_bytes(f"m{number}"))[0] == 250
+    relay.wait_empty()
+
+    def told() -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for row in relay.json("pool", "campaigns"):
+            found.setdefault(row["campaign"], {})[row["node"]] = row["counts"]["delivered"]
+        return found
+
+    wait_for(lambda: told() == {"spring": {"a": 2, "b": 2}, "summer": {"a": 1, "b": 1}}, what="counts of two campaigns")
+    assert not any("X-Relay-Campaign" in t["head"] for sink in sinks for t in sink.transactions())
+    assert relay.stop() == 0
+    assert "summer" in relay.cli("pool", "campaigns", "main")
+    relay.cli("pool", "campaigns", "nosuch", code=os.EX_DATAERR)

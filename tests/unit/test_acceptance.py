@@ -211,3 +211,27 @@ async def test_what_was_promised_is_delivered_or_there(answer):
         await rig.turn(200)
         delivered = len(rig.seen.named("attempt.delivered"))
         assert delivered + len(await rig.in_spool()) == 50
+
+
+@pytest.mark.parametrize(
+    ("fields", "may_choose", "ignored"),
+    [
+        pytest.param(b"X-Relay-Campaign: spring-2026\r\n", False, [], id="fine"),
+        pytest.param(b"X-Relay-Campaign: spring sale!\r\n", False, ["x-relay-campaign"], id="not a tag"),
+        pytest.param(b"X-Relay-Rotation: random\r\nX-Relay-Lane: bulk\r\n", True, [], id="may choose"),
+        pytest.param(
+            b"X-Relay-Rotation: random\r\nX-Relay-Lane: bulk\r\n",
+            False,
+            ["x-relay-rotation", "x-relay-lane"],
+            id="may not choose",
+        ),
+        pytest.param(b"X-Relay-Rotation: clockwise\r\n", True, ["x-relay-rotation"], id="no such mode"),
+        pytest.param(b"Bcc: a@dest.example\r\nX-Zone: mine\r\n", False, [], id="others are removed silently"),
+    ],
+)
+async def test_control_fields_without_effect_are_told(fields, may_choose, ignored):
+    async with Rig(running=False) as rig:
+        bridge = Bridge(name="app", pool="p", may_choose=may_choose)
+        assert (await rig.submit(bridge, content=Content(fields + HEAD, BODY))).code == 250
+        (accepted,) = rig.seen.named("message.accepted")
+        assert [word.partition(":")[0] for word in accepted.data.get("ignored_headers", [])] == ignored

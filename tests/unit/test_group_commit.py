@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from relay.group_commit import SWITCH_S, GroupCommit, StoreBusy, StoreFailed, StoreFull
+from relay.group_commit import SWITCH_S, Batch, GroupCommit, Statement, StoreBusy, StoreFailed, StoreFull
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -146,13 +146,14 @@ async def test_neighbours_of_one_batch_are_done_by_one_call(store: GroupCommit, 
         connection.executemany("INSERT INTO fact VALUES (?, NULL)", [(item,) for item in items])
         return [KeyError(item) if item == 13 else item * 2 for item in items]
 
+    done = Batch(batch)
     gate.open.clear()
     first = asyncio.create_task(store.run(insert(0)))
     await until_entered(gate)
-    tickets = [store.join(batch, item) for item in (11, 12, 13)]
+    tickets = [store.join(done, item) for item in (11, 12, 13)]
     alone = asyncio.create_task(store.run(insert(1)))
     await asyncio.sleep(0)
-    tickets.append(store.join(batch, 14))
+    tickets.append(store.join(done, 14))
     gate.open.set()
     await asyncio.gather(first, alone)
     assert calls == [[11, 12, 13], [14]]
@@ -170,15 +171,62 @@ async def test_a_batch_that_raises_is_done_again_one_by_one(store: GroupCommit, 
                 raise LookupError(item)
         return items
 
+    done = Batch(batch)
     gate.open.clear()
     first = asyncio.create_task(store.run(insert(0)))
     await until_entered(gate)
-    tickets = [store.join(batch, item) for item in (11, 12, 13, 14)]
+    tickets = [store.join(done, item) for item in (11, 12, 13, 14)]
     gate.open.set()
     await first
     results = await asyncio.gather(*(ticket.future for ticket in tickets), return_exceptions=True)
     assert [type(result) for result in results] == [int, int, LookupError, int]
     assert await store.read(numbers) == [0, 11, 12, 14]
+
+
+async def test_a_group_of_one_batch_is_tried_as_one_statement(store: GroupCommit, gate: Gate) -> None:
+    """Where the statement violates a constraint, the group is done apart and only the culprit fails."""
+    calls: list[list[int]] = []
+
+    def single(items: list[int]) -> Statement:
+        values = [value for item in items for value in (item, None)]
+        return Statement(f"INSERT INTO fact VALUES {','.join(['(?, ?)'] * len(items))}", values, [-i for i in items])
+
+    def do(connection: sqlite3.Connection, items: list[int]) -> list[Any]:
+        calls.append(items)
+        for item in items:
+            connection.execute("INSERT INTO fact VALUES (?, NULL)", (item,))
+        return items
+
+    done = Batch(do, single)
+    assert await store.join(done, 1).future == -1
+    gate.open.clear()
+    first = asyncio.create_task(store.run(insert(0)))
+    await until_entered(gate)
+    tickets = [store.join(done, item) for item in (2, 1, 3)]
+    gate.open.set()
+    await first
+    results = await asyncio.gather(*(ticket.future for ticket in tickets), return_exceptions=True)
+    assert [type(result) for result in results] == [int, sqlite3.IntegrityError, int]
+    assert await store.read(numbers) == [0, 1, 2, 3]
+    assert calls == [[2, 1, 3], [2], [1], [3]]
+
+
+async def test_what_is_patient_shares_the_commit_of_what_comes_soon(
+    store: GroupCommit, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = Batch(lambda connection, items: [insert(item)(connection) for item in items])
+    await store.join(done, 1, patient=True).future  # alone in the end, and done all the same
+    monkeypatch.setattr("relay.group_commit.PATIENCE_S", 60.0)
+    tickets = [store.join(done, 2, patient=True), store.join(done, 3, patient=True)]
+    await asyncio.sleep(0.02)
+    before = gate.commits
+    assert not any(ticket.finished for ticket in tickets)
+    await store.join(done, 4).future
+    assert all(ticket.finished for ticket in tickets)
+    assert gate.commits == before + 1
+    last = store.join(done, 5, patient=True)
+    await store.close()
+    assert last.finished
 
 
 async def test_cancelling_the_waiter_never_undoes_the_work(store: GroupCommit, gate: Gate) -> None:
@@ -199,7 +247,7 @@ async def test_a_ticket_tells_when_it_is_finished_though_its_waiter_was_cancelle
     store: GroupCommit, gate: Gate
 ) -> None:
     gate.open.clear()
-    ticket = store.join(lambda connection, items: [op(connection) for op in items], insert(1))
+    ticket = store.join(Batch(lambda connection, items: [op(connection) for op in items]), insert(1))
     ticket.future.cancel()
     await until_entered(gate)
     assert not ticket.finished

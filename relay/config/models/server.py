@@ -117,6 +117,8 @@ class HealthModel(Options):
     """Take a failing node out at once."""
     auto_recover: Flag = True
     """Bring it back when a test succeeds."""
+    test_at_start: Flag = True
+    """Test every node when the relay starts; one that was never tested takes no mail before it passed."""
 
 
 class RetryModel(Options):
@@ -137,15 +139,32 @@ class UncertainModel(Options):
     """The same node is tried again after this time."""
 
 
+class ReloadModel(Options):
+    """What happens after a changed configuration was taken over."""
+
+    watch: Annotated[Period, Field(le=3600.0)] = 120.0
+    """Delivery is watched for this time after a reload."""
+    auto_return: Flag = True
+    """Go back to the configuration before when every node of a pool fails because of the reload."""
+
+
 class DsnModel(Options):
     """Reports to senders about mail that could not be delivered (RFC 3464)."""
 
     enabled: Flag = True
     """Make reports."""
     from_: Annotated[Address | None, Field(alias="from")] = None
-    """From header of reports; `MAILER-DAEMON@` the relay's hostname when left out."""
+    """From header of reports; `MAILER-DAEMON@` the relay's hostname when left out. The same name at a domain that
+    the pool can send for, where no node of it can send for this one."""
     pool: Name | None = None
     """Pool that reports go through; the one of the failed message when left out."""
+
+
+class SecretsModel(Options):
+    """How `${sealed:…}` values in these files are opened."""
+
+    key_file: FilePath | None = None
+    """File with the keys, one a line, the first one seals; RELAY_SECRET_KEY and RELAY_SECRET_KEY_FILE win over it."""
 
 
 class LogModel(Options):

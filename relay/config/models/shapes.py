@@ -8,6 +8,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
+from relay.domains import a_labels
 from relay.fields import Count, Flag, HeaderName, HeaderValue, Interpolated, Options
 from relay.redisdb.address import is_shared
 from relay.redisdb.address import parse as parse_shared
@@ -56,7 +57,7 @@ def _sender(text: str) -> str:
     bare = domain.removeprefix(".") if not local else domain
     if not domain.isascii():
         try:
-            bare = bare.encode("idna").decode("ascii")
+            bare = a_labels(bare)
             domain = ("." if domain.startswith(".") else "") + bare
         except UnicodeError:
             bare = ""
@@ -65,17 +66,24 @@ def _sender(text: str) -> str:
     return f"{local.lower()}@{domain}"
 
 
+def _custom_header(name: str) -> str:
+    if name.lower() in RESERVED_HEADERS or name.lower().startswith("content-"):
+        raise ValueError(f"header {name} belongs to the message or to the relay and cannot be configured")
+    return name
+
+
+def _ascii(value: str) -> str:
+    if not value.isascii():
+        raise ValueError("a header value must be ASCII; write other text as an RFC 2047 encoded word")
+    return value
+
+
 def _headers(headers: dict[str, str]) -> dict[str, str]:
     seen: set[str] = set()
-    for name, value in headers.items():
-        lower = name.lower()
-        if lower in RESERVED_HEADERS or lower.startswith("content-"):
-            raise ValueError(f"header {name} belongs to the message or to the relay and cannot be configured")
-        if lower in seen:
+    for name in headers:
+        if name.lower() in seen:
             raise ValueError(f"header {name} is given twice (header names ignore case)")
-        if not value.isascii():
-            raise ValueError(f"header {name} must be ASCII; write other text as an RFC 2047 encoded word")
-        seen.add(lower)
+        seen.add(name.lower())
     return headers
 
 
@@ -154,7 +162,10 @@ Network = Annotated[
     WithJsonSchema({"type": "string", "examples": ["192.0.2.0/24", "2001:db8::/32"]}),
 ]
 Sender = Annotated[str, StringConstraints(max_length=254), AfterValidator(_sender)]
-Headers = Annotated[dict[HeaderName, HeaderValue], AfterValidator(_headers)]
+Headers = Annotated[
+    dict[Annotated[HeaderName, AfterValidator(_custom_header)], Annotated[HeaderValue, AfterValidator(_ascii)]],
+    AfterValidator(_headers),
+]
 Bind = Annotated[
     Address, BeforeValidator(_bind), WithJsonSchema({"type": "string", "examples": ["127.0.0.1:2525", "[::1]:2525"]})
 ]

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -69,14 +70,10 @@ BROKEN = {
     "not text": "\x00\x01",
     "unknown key": json.dumps({**config_with([]), "bridgs": []}),
     "no such pool": json.dumps({**config_with([]), "bridges": [{**SECOND, "pool": "gone"}]}),
-    "pool that needs a restart": json.dumps(
+    "no such certificate": json.dumps(
         {
-            **config_with([{"name": "n", "type": "sandbox"}]),
-            "pools": [
-                {"name": "main", "id": 7, "mta": "mta4", "nodes": [{"name": "n", "type": "sandbox"}]},
-                {"name": "fresh", "id": 8, "mta": "mta4", "nodes": [{"name": "m", "type": "sandbox"}]},
-            ],
-            "bridges": [{**SECOND, "pool": "fresh"}],
+            **config_with([]),
+            "listeners": [{"bind": f"{HOST}:0", "tls": "implicit", "cert": "gone.pem", "key": "gone.pem"}],
         }
     ),
     "alias bomb": "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]\n" for n in range(1, 9)),
@@ -214,16 +211,28 @@ async def test_a_hang_up_while_starting_is_harmless(tmp_path: Path) -> None:
         signal.signal(signal.SIGHUP, previous)
 
 
-@pytest.mark.parametrize("change", ["hostname", "pools"])
+@pytest.mark.parametrize("change", ["drain", "store", "workers", "log.format", "listeners"])
 async def test_what_needs_a_restart_is_named_and_left(change: str, tmp_path: Path) -> None:
     async with SmtpServer() as sink, relaying(tmp_path, sink) as rig:
-        config = config_with([node(sink)])
-        if change == "hostname":
-            config["hostname"] = "other.example"
-        else:
-            config["pools"][0]["nodes"].append({"name": "more", "type": "sandbox"})
-        rig.write(config)
+        config: dict[str, Any] = {**config_with([node(sink)]), "store": f"sqlite:{tmp_path / 'var'}"}
+        match change:
+            case "drain":
+                config["drain"] = "6s"
+            case "store":
+                config["store"] = f"sqlite:{tmp_path / 'elsewhere'}"
+            case "workers":
+                config["workers"] = 2
+            case "log.format":
+                config["log"] = {"format": "json"}
+            case "listeners":
+                with socket.create_server((HOST, 0)) as free:
+                    port = free.getsockname()[1]
+                config["listeners"] = [{"bind": f"{HOST}:{port}"}]
+        rig.write(json.dumps(config))
         assert (await rig.worker.reload())["needs_restart"] == [change]
         await rig.send(CONTENT)
         await rig.settled()
-        assert b"by relay.example.com" in sink.messages[0].content
+        assert not (tmp_path / "elsewhere").exists()
+        config = config_with([node(sink)])
+        rig.write(config)
+        assert (await rig.worker.reload())["needs_restart"] == []

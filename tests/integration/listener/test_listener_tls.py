@@ -161,7 +161,7 @@ async def test_a_new_certificate_serves_new_handshakes() -> None:
         other.issue_cert("localhost").configure_cert(renewed)
         async with rig.client(tls=client_context()) as before:
             await before.ehlo()
-            rig.listener.use_tls_context(renewed)
+            rig.listener.use(ListenerOptions(hostname="relay.example", tls="implicit"), renewed)
             assert await before.ask("NOOP") == "250 2.0.0 Ok"
         with pytest.raises(ssl.SSLError):
             async with rig.client(tls=client_context()):

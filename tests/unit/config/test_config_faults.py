@@ -37,6 +37,7 @@ def password(text: str) -> dict[str, str]:
 SHAPES: list[tuple[str, dict[str, str], str, str, str]] = [
     # Unknown and missing keys
     ("unknown top key", extra("§bridgs: []"), "bridgs", "unknown key", 'did you mean "bridges"?'),
+    ("one letter short", extra("§pool: []"), "pool", "unknown key", 'did you mean "pools"?'),
     ("typo in limits", bridge("limits: {§recipents: 5}"), "bridges[0].limits.recipents", "unknown key", '"recipients"'),
     ("typo in a node", node("host: h.example, §prot: 25"), "pools[0].nodes[0].prot", "unknown key", '"port"'),
     ("key of another type", node("host: h.example, §directory: x"), "pools[0].nodes[0].directory", "unknown key", "known"),
@@ -120,10 +121,10 @@ SHAPES: list[tuple[str, dict[str, str], str, str, str]] = [
     ("header value with line end", extra('headers: {X-A: §"a\\r\\nBcc: b"}'), "headers.X-A", "one line", ""),
     ("header name with blank", extra("headers: {§X A: a}"), "headers.X A", "not a header name", ""),
     ("header name with colon", extra("headers: {§'X:': a}"), "headers.X:", "not a header name", ""),
-    ("header of the message", extra("headers: §{Subject: a}"), "headers", "header Subject belongs to the message", ""),
-    ("header of the relay", extra("headers: §{x-virtual-mta: a}"), "headers", "header x-virtual-mta belongs to the message", ""),
+    ("header of the message", extra("headers: {§Subject: a}"), "headers.Subject", "header Subject belongs to the message", ""),
+    ("header of the relay", extra("headers: {§x-virtual-mta: a}"), "headers.x-virtual-mta", "header x-virtual-mta belongs to the message", ""),
     ("header twice", extra("headers: §{X-A: a, x-a: b}"), "headers", "header x-a is given twice", ""),
-    ("header not ASCII", extra("headers: §{X-A: ä}"), "headers", "header X-A must be ASCII", ""),
+    ("header not ASCII", extra("headers: {X-A: §ä}"), "headers.X-A", "a header value must be ASCII", ""),
     ("header a number", extra("headers: {X-A: §5}"), "headers.X-A", "must be text", "quotes"),
     ("return path", node("host: h.example, return_path: §nobody"), "pools[0].nodes[0].return_path", "not an e-mail address", ""),
     ("return path injected", node('host: h.example, return_path: §"a@b.example>\\r\\nRCPT"'), "pools[0].nodes[0].return_path", "not an e-mail address", ""),
@@ -237,6 +238,12 @@ def test_everything_is_told_at_once_and_one_fault_hides_no_other(tmp_path: Path)
         "      - {name: n, type: §smpt}\n"
         "      - {name: §n, type: smtp, host: h.example, port: §0}\n"
     )
+    _, places = unmark(text, str(tmp_path / "relay.yaml"))
+    assert [str(fault.place) for fault in faults_of(tmp_path, text).faults] == places
+
+
+def test_every_faulty_header_is_told_at_once(tmp_path: Path) -> None:
+    text = text_with(**extra('headers: {§From: x, X-A: §"b\\nc", §DKIM-Signature: x, §X Y: z, X-U: §ä, X-Fine: a}'))
     _, places = unmark(text, str(tmp_path / "relay.yaml"))
     assert [str(fault.place) for fault in faults_of(tmp_path, text).faults] == places
 

@@ -14,6 +14,7 @@ from relay.history import HistorySink
 from relay.history.memory import MemoryHistory
 from relay.ids import IdSource
 from relay.outcome import Outcome, Scope, Status
+from relay.router.words import missing_pool
 from relay.schedule import RetryPolicy
 from tests.unit.delivery.rig import GREYLISTED, TAKEN, Rig, hourly, node, pool
 
@@ -151,7 +152,7 @@ async def test_mail_of_a_pool_that_is_no_longer_configured_says_so() -> None:
     async with Rig(running=False) as rig:
         message = await rig.store(pool="gone")
         row = await row_of(operator_of(rig, running=False), message)
-        assert (row["state"], row["due"], row["reason"]) == ("waiting", None, "pool gone is not configured")
+        assert (row["state"], row["due"], row["reason"]) == ("waiting", None, missing_pool("gone"))
 
 
 async def test_ten_thousand_rows_cost_a_fraction_of_a_second() -> None:

@@ -11,6 +11,7 @@ from relay.control.outlook import Chance, outlook
 from relay.envelope import Facts, Lane, Message, Recipient
 from relay.pools.health import NodeHealth, NodeStatus
 from relay.pools.pool import Cap, Node, Pool, Rotation
+from relay.router.words import missing_pool
 from relay.state import Usage
 
 NOW = 1_800_000_000.0
@@ -118,7 +119,7 @@ def test_at_a_later_time_pauses_that_end_before_it_are_over() -> None:
 
 def test_a_pool_that_is_not_configured() -> None:
     found = outlook(MESSAGE, None, health={}, usage={}, at=NOW)
-    assert (found.chance, found.reason) == (Chance.NEVER, "pool main is not configured")
+    assert (found.chance, found.reason) == (Chance.NEVER, missing_pool("main"))
 
 
 def test_a_message_whose_nodes_are_all_busy_waits_for_a_connection() -> None:

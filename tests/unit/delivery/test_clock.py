@@ -112,7 +112,12 @@ def test_a_step_there_and_back_cancels_out():
     assert steps.lead_s(1005.0) == pytest.approx(0.0)
 
 
-@given(st.lists(st.tuples(st.floats(0.1, 1e4), st.floats(-1e6, 1e6)), max_size=20))
+def _is_clear(step: float) -> bool:
+    """Not so near to the border that rounding decides on which side it is."""
+    return abs(abs(step) - STEP_S) > 1e-3
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 1e4), st.floats(-1e6, 1e6).filter(_is_clear)), max_size=20))
 def test_real_age_is_found_whatever_the_clock_does(moves):
     """For a message received before all steps; between looks the clock runs, then it may be set."""
     steps, steady, wall = ClockSteps(), 0.0, 1e9

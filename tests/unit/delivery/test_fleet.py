@@ -26,11 +26,11 @@ def test_a_full_node_tells_when_it_has_a_place_again():
     told: list[str] = []
     places = fleet(told)
     places.enter("n1")
-    places.leave("n1")
+    places.leave("n1", None)
     assert told == []
     places.enter("n1")
     places.enter("n1")
-    places.leave("n1")
+    places.leave("n1", None)
     assert told == ["p"]
     assert places.freed("p") == 1
     assert places.full("p") == set()
@@ -42,7 +42,7 @@ def test_more_than_there_are_may_be_taken_and_are_not_given_back_twice():
         places.enter("n1")
     assert places.free("p") == 4
     for _ in range(5):
-        places.leave("n1")
+        places.leave("n1", None)
     assert places.free("p") == 6
     assert places.freed("p") == 1
 

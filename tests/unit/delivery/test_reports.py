@@ -7,7 +7,7 @@ import pytest
 from relay.envelope import RecipientStatus
 from relay.errors import SpoolFull
 from relay.outcome import RecipientOutcome
-from tests.unit.delivery.rig import BODY, SPAM, UNKNOWN_USER, FaultySpool, Rig, node, pool
+from tests.unit.delivery.rig import BODY, SPAM, TAKEN, UNKNOWN_USER, FaultySpool, Rig, node, pool
 
 ONE = (pool(node("n1")),)
 
@@ -110,3 +110,22 @@ async def test_a_full_queue_of_undeliverable_mail_empties_itself():
         rig.start()
         await rig.until(lambda: not rig.spool._kept)
         assert len(rig.seen.named("dsn.created")) == 20
+
+
+@pytest.mark.parametrize(
+    ("domains", "sender"),
+    [
+        pytest.param([()], "MAILER-DAEMON@relay.example", id="any domain"),
+        pytest.param([("acme.example", "relay.example")], "MAILER-DAEMON@relay.example", id="its own"),
+        pytest.param([("zoo.example", "acme.example")], "MAILER-DAEMON@acme.example", id="that of the message"),
+        pytest.param([("acme.example",), ()], "MAILER-DAEMON@relay.example", id="one node takes any"),
+    ],
+)
+async def test_a_report_comes_from_a_domain_that_the_pool_can_send_for(domains, sender):
+    nodes = [node(f"n{number}", sender_domains=frozenset(names)) for number, names in enumerate(domains)]
+    async with Rig(pools=(pool(*nodes),)) as rig:
+        for each in nodes:
+            rig.nodes[each.name].always = lambda outbound: [_refused(outbound)] if outbound.sender else TAKEN
+        message = await rig.send()
+        (report,) = await rig.until(lambda: [call for call in rig.calls if call.id != message.id])
+        assert f"<{sender}>".encode() in report.content.split(b"\r\n\r\n")[0]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from relay.envelope import Message, Recipient, RecipientStatus
 from relay.outcome import Outcome, RecipientOutcome, Scope, Status
 from relay.pools.pool import Node, Pool
+from relay.router import disposition
 from relay.router.disposition import (
     CoolDown,
     Delivered,
@@ -147,6 +148,22 @@ def test_the_answer_is_recorded_with_the_recipient() -> None:
     assert result.message.recipients == (failed,)
 
 
+@pytest.mark.parametrize(
+    "run", [Run(), Run(tried=frozenset({"z"}), waiting=frozenset({B}), wait_s=5.0, reason="z: no")]
+)
+@pytest.mark.parametrize("recipients", [(A,), (A, B, C)], ids=["one", "three"])
+@pytest.mark.parametrize("age_s", [1.0, 2 * 86400.0], ids=["young", "past its age"])
+def test_the_short_way_of_what_is_delivered_whole_says_what_the_rules_say(
+    monkeypatch: pytest.MonkeyPatch, run: Run, recipients: tuple[str, ...], age_s: float
+) -> None:
+    subject = replace(message(*recipients), received_at=NOW - age_s)
+    answers = {address: replace(OK, text=f"queued as {address}") for address in recipients}
+    short = settle(answers, subject=subject, run=run)
+    monkeypatch.setattr(disposition, "_all_taken", lambda *_: None)
+    assert short == settle(answers, subject=subject, run=run)
+    assert short.next is Next.DONE
+
+
 def test_final_recipients_are_left_alone() -> None:
     done = Recipient(address=B, status=RecipientStatus.DELIVERED, code=250, node="n9")
     subject = replace(message(A), recipients=(Recipient(address=A), done))
@@ -248,6 +265,12 @@ def test_the_same_address_twice_has_one_fate() -> None:
         pytest.param(replace(TOO_LARGE, code=413, enhanced="", phase="http"), True, id="HTTP 413"),
         pytest.param(replace(TOO_LARGE, code=553, enhanced="5.6.7"), True, id="SMTPUTF8 needed"),
         pytest.param(replace(TOO_LARGE, code=554, enhanced="5.6.3"), True, id="conversion needed"),
+        pytest.param(
+            replace(TOO_LARGE, code=422, enhanced="5.7.1", phase="http"), True, id="sender not verified at a vendor"
+        ),
+        pytest.param(
+            replace(TOO_LARGE, code=550, enhanced="5.7.1", phase="dot"), False, id="550 5.7.1 says many things"
+        ),
         pytest.param(replace(TOO_LARGE, enhanced="5.2.2"), False, id="552 5.2.2 is a full mailbox"),
         pytest.param(replace(TOO_LARGE, scope=Scope.RECIPIENT), False, id="552 for one recipient"),
         pytest.param(SPAM, False, id="554 is about the message"),

@@ -16,6 +16,7 @@ from relay.pools.pool import Cap, Node, Pool, Rotation
 from relay.router.cursors import BLOCK, OWN_TURNS, CursorKey, Cursors
 from relay.router.router import STATE_RETRY_S, Router
 from relay.router.selection import Busy, Hold, Route, Unroutable, Verdict
+from relay.router.words import missing_pool
 from relay.state import Candidate, CountKey, Denied, Permit, PermitRequest
 from relay.state.memory import MemoryState
 from tests.unit.router.values import NOW, hourly, message, node, nodes, pool
@@ -504,7 +505,7 @@ async def test_a_cool_down_ends_by_itself(state: WatchedState) -> None:
 
 async def test_an_unknown_pool_is_unroutable(state: WatchedState) -> None:
     decision = await router(state).route(message(), now=NOW)
-    assert decision == Unroutable((), "pool p is not configured")
+    assert decision == Unroutable((), missing_pool("p"))
 
 
 async def test_pools_are_swapped_between_decisions(state: WatchedState) -> None:

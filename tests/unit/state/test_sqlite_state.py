@@ -105,6 +105,13 @@ async def test_with_a_clock_permits_are_dated_when_the_file_is_held(tmp_path: Pa
     await state.close()
 
 
+async def test_a_cap_with_room_is_free_now_although_the_clock_went_on_since_the_caller_read_it(tmp_path: Path) -> None:
+    state = await SqliteState.open(tmp_path / "state.db", clock=lambda: NOW + 0.001)
+    (fill,) = (await state.usage([Candidate("node:a", (Cap(window_s=1.0, limit=5),))], now=NOW))["node:a"]
+    assert fill.free_at <= NOW
+    await state.close()
+
+
 async def test_rows_that_no_longer_matter_are_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     state = await SqliteState.open(path)
