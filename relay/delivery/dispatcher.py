@@ -269,6 +269,7 @@ class Dispatcher:
         for task in cut:
             task.cancel()
         await asyncio.gather(*cut, *self._chores, return_exceptions=True)
+        await self._intake.close()
         for line in self._lines.values():
             await self._returns.put_back(line.queue.take(lambda job: job.begun or job.has_news))
         await self._returns.retry(at_once=True)
