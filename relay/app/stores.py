@@ -152,6 +152,12 @@ def troubles(*stores: object) -> list[str]:
     return found
 
 
+def shared_up(**stores: object) -> dict[str, int]:
+    """1 for each shared store that answers, 0 for one that is away. No I/O."""
+    shared = {name: store for name, store in stores.items() if isinstance(store, (RedisSpool, RedisState))}
+    return {name: int(not store.link.reason) for name, store in shared.items()}
+
+
 async def tell_weaknesses(stores: Sequence[object], tell: Callable[[str], None]) -> None:
     """Say once what the shared stores do not promise. A store that is away is asked again until it answers."""
     for store in stores:

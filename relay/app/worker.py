@@ -22,7 +22,7 @@ from relay.app.reload import Reloader
 from relay.app.settings import Settings
 from relay.app.shared import Shared
 from relay.app.store_set import open_stores
-from relay.app.stores import is_shared, tell_weaknesses, troubles, watch_sleep
+from relay.app.stores import is_shared, shared_up, tell_weaknesses, troubles, watch_sleep
 from relay.bridges.registry import BridgeGate
 from relay.control.intake import Intake, IntakeLimits
 from relay.control.operator import Operator
@@ -270,7 +270,11 @@ class Worker:
 
     def _figures(self) -> dict[str, Any]:
         """Counts for a scrape; nothing may be awaited between them."""
-        return {"ledger": asdict(self.spool.ledger), **self.stores.counts.snapshot()}
+        return {
+            "ledger": asdict(self.spool.ledger),
+            "stores": shared_up(spool=self.spool, state=self.stores.state),
+            **self.stores.counts.snapshot(),
+        }
 
     def _intake_limits(self) -> IntakeLimits:
         settings = self.plant.parts.settings

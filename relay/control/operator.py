@@ -250,7 +250,10 @@ class Operator:
 
     async def metrics(self) -> dict[str, Any]:
         """What a scrape of this worker tells. The figures are read in one step, after all that takes time."""
-        depths = [depth_row(depth) for depth in await self._spool.depths()]
+        try:
+            depths = [depth_row(depth) for depth in await self._spool.depths()]
+        except SpoolError:  # a shared one that is away: its own figure says so
+            depths = []
         unhealthy = self._spool.unhealthy_reason() or self._spool.full_reason()
         return {
             "shard": self._shard,

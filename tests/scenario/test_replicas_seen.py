@@ -87,11 +87,13 @@ def test_while_the_shared_state_is_away_mail_is_taken_and_only_what_has_caps_wai
     assert len(ledger.promised) == 10
     wait_for(lambda: len(free.transactions()) == 5, what="delivery without caps")
     assert not capped.transactions()
+    assert relay.ask("metrics")[0]["stores"] == {"state": 0}
     assert "shared state is away" in relay.ask("status")[0]["troubles"][0]
     server.start()
     wait_for(lambda: len(capped.transactions()) == 5, seconds=20, what="delivery within caps")
     assert relay.events("store.back")
     assert relay.ask("status")[0]["troubles"] == []
+    assert relay.ask("metrics")[0]["stores"] == {"state": 1}
     result = audit(ledger, relay, [free, capped])
     scene.result(result)
     result.check(bound=0)
