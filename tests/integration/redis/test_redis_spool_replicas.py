@@ -344,3 +344,41 @@ async def test_replicas_never_work_on_the_same_message(open_spool: Open) -> None
 
     await asyncio.gather(*(work(spool) for spool in spools for _ in range(2)))
     assert sorted(done) == sorted(each.id for each in made)
+
+
+async def test_the_books_of_each_replica_balance_at_every_step(open_spool: Open) -> None:
+    one, other = await open_spool(), await open_spool()
+
+    def balance() -> list[int]:
+        for spool in (one, other):
+            book = spool.ledger
+            done = book.delivered + book.failed + book.expired + book.dropped + book.withdrawn
+            assert book.found + book.accepted == done + book.pending, book
+        return [one.ledger.pending, other.ledger.pending]
+
+    lease = await one.store(message("a@x.example", "b@x.example"), CONTENT, lease=True)
+    assert lease is not None
+    assert balance() == [2, 0]
+    lease = await one.progress(lease, delivered(lease.message, 1))
+    assert balance() == [1, 0]
+    await one.settle(lease, lease.message, due=NOW)
+    assert balance() == [0, 0]
+    await other.store(message(), CONTENT, lease=False)
+    assert balance() == [0, 0]
+    leases = await other.lease_due(KEY, now=NOW, limit=9)
+    assert balance() == [0, 2]
+    await other.settle(leases[0], delivered(leases[0].message), due=NOW)
+    assert balance() == [0, 1]
+    fall_silent(other)
+    async with asyncio.timeout(8):
+        while not (again := await one.lease_due(KEY, now=NOW, limit=9)):
+            await one.take_over(NOW)
+            await asyncio.sleep(0.05)
+    assert balance() == [1, 1]
+    with pytest.raises(LeaseLost):
+        await other.settle(leases[1], delivered(leases[1].message), due=NOW)
+    assert balance() == [1, 0]
+    await one.release(again)
+    assert len(await one.drop(Selection())) == 1
+    assert balance() == [0, 0]
+    assert (one.ledger.delivered, other.ledger.delivered, one.ledger.dropped) == (1, 1, 1)
