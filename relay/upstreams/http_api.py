@@ -73,6 +73,7 @@ class HttpUpstream:
         self._tap = setting.tap
         self._auth = make_auth(api.auth, options, lambda: setting.tokens(name) if setting.tokens else None)
         self._secrets = tuple(sorted(_secrets(options), key=len, reverse=True))
+        self._spoken: tuple[str, ...] = ()  # of the last call: a token, a signature
         self._client = _client(options)
         self._running = 0
         self._closing = False
@@ -196,6 +197,7 @@ class HttpUpstream:
             added = await self._credentials(call, url, deadline)
             if isinstance(added, Outcome):
                 return added
+            self._spoken = tuple(value.removeprefix("Bearer ") for name, value in added if name == "Authorization")
             answer = await self._call(call, url, added, deadline, sent or _Sent(call.body))
             if last or isinstance(answer, Outcome) or answer.status not in (400, 401, 403):
                 return answer
@@ -327,7 +329,7 @@ class HttpUpstream:
         return replace(outcome, text=self._mask(outcome.text), vendor_id=self._mask(outcome.vendor_id))
 
     def _mask(self, text: str) -> str:
-        for secret in self._secrets:
+        for secret in (*self._secrets, *self._spoken):
             text = text.replace(secret, "***")
         return text
 

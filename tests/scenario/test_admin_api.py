@@ -157,6 +157,7 @@ def test_health_and_status(rig: AdminRig, admin: httpx.Client) -> None:
     assert [worker["phase"] for worker in status["workers"]] == ["running"]
     assert {node["name"] for node in status["nodes"]} >= {"a", "b"}
     assert rig.relay.cli("healthcheck") == ""
+    assert not (rig.relay.directory / "var" / "webhooks.db").exists()  # nobody listens, so nothing is read
 
 
 def test_metrics_are_for_this_machine_and_for_tokens(rig: AdminRig) -> None:
