@@ -10,7 +10,8 @@ Source: RFC 5321 §4.2.5, §6.1 (what 250 promises), RFC 6409 §8 (what a submis
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from relay.bridges.bridge import Bridge
@@ -21,6 +22,7 @@ from relay.envelope import Content, Lane, Message, Reply
 from relay.errors import SpoolError, SpoolFull, StateUnavailable
 from relay.events import Events
 from relay.headers import Prepared, Trace, prepare
+from relay.idempotency import Keys, Known
 from relay.ids import IdSource
 from relay.listener.submission import Submission
 from relay.pools.pool import Pool
@@ -33,6 +35,9 @@ CLOSING = Reply(421, "4.3.2", "Service is shutting down, please try again")
 TOO_LATE = Reply(451, "4.4.5", "Storing the message took too long, please try again later")
 TOO_BIG = Reply(552, "5.3.4", "Message too big")
 LOOP = Reply(554, "5.4.6", "Too many hops: this message has been here before")
+
+KEY_REUSED = Reply(554, "5.5.0", "This idempotency key was used for another message")
+KEY_BUSY = Reply(451, "4.5.0", "A message with this idempotency key is being taken, please try again")
 
 ANSWER_S = 1.0
 """Of the client's patience, what is left for storing the rest of a direct delivery and for the reply."""
@@ -66,8 +71,10 @@ class Acceptance:
         events: Events,
         policy: AcceptancePolicy,
         clock: Callable[[], float],
+        keys: Keys | None = None,
     ) -> None:
         self._gate = gate
+        self._keys = keys
         self.pools = pools
         self._spool = spool
         self._state = state
@@ -78,6 +85,7 @@ class Acceptance:
         self._policy = policy
         self._clock = clock
         self._closing = False
+        self._keyed: set[asyncio.Future[Reply]] = set()
 
     def close(self) -> None:
         """Take nothing more: MAIL is answered 421 from now on."""
@@ -137,6 +145,75 @@ class Acceptance:
         refusal = self._check_message(submission, prepared, content.size)
         if refusal is not None:
             return refusal
+        key = submission.idempotency_key or prepared.idempotency_key
+        if key and self._keys is not None:
+            once = self._once(key, self._keys, message_id, submission, prepared, content, now, deadline)
+            # A key must learn what became of its message, also when the client has left meanwhile.
+            task = asyncio.ensure_future(once)
+            self._keyed.add(task)
+            task.add_done_callback(self._keyed.discard)
+            return await asyncio.shield(task)
+        return await self._take(None, message_id, submission, prepared, content, now, deadline)
+
+    async def _once(
+        self,
+        key: str,
+        keys: Keys,
+        message_id: str,
+        submission: Submission,
+        prepared: Prepared,
+        content: Content,
+        now: float,
+        deadline: float,
+    ) -> Reply:
+        """Take the message unless its key says that it was taken."""
+        bridge = submission.bridge.name
+        try:
+            digest = submission.digest or await asyncio.to_thread(_digest, submission)
+            claim = await keys.claim(bridge, key, digest=digest, id=message_id, now=now)
+            match claim.known:
+                case Known.DONE:
+                    return Reply(250, "2.0.0", f"Ok: queued as {claim.id}")
+                case Known.OPEN:
+                    return KEY_BUSY
+                case Known.OTHER:
+                    return KEY_REUSED
+                case Known.NEW:
+                    pass
+        except (StateUnavailable, OSError) as error:
+            self._events.fault(where="idempotency", error=str(error))
+            return TROUBLE
+
+        async def kept() -> None:
+            await keys.finish(bridge, key, id=message_id)
+
+        taken = False
+        try:
+            reply = await self._take(kept, message_id, submission, prepared, content, now, deadline)
+            taken = reply.code < 400
+            return reply
+        finally:
+            if not taken:
+                await self._forget(keys, bridge, key, message_id)
+
+    async def _forget(self, keys: Keys, bridge: str, key: str, message_id: str) -> None:
+        try:
+            await keys.forget(bridge, key, id=message_id)
+        except StateUnavailable as error:
+            self._events.fault(where="idempotency", error=str(error))
+
+    async def _take(
+        self,
+        kept: Callable[[], Awaitable[None]] | None,
+        message_id: str,
+        submission: Submission,
+        prepared: Prepared,
+        content: Content,
+        now: float,
+        deadline: float,
+    ) -> Reply:
+        """`kept`: told when the message is stored, before anybody may deliver it."""
+        bridge = submission.bridge
         permit = await self._reserve(bridge, len(submission.recipients), now)
         if isinstance(permit, Reply):
             return permit
@@ -145,14 +222,22 @@ class Acceptance:
             reply = await self._direct.deliver(message, content, deadline=deadline - ANSWER_S)
             if reply.code < 400:
                 self._tell(message, submission, prepared)
+                if kept is not None:
+                    await self._note(kept, message_id)
         else:
-            reply = await self._keep(message, content, submission, prepared, deadline)
+            reply = await self._keep(message, content, submission, prepared, deadline, kept)
         if permit is not None and reply.code >= 400:
             await self._refund(permit)
         return reply
 
     async def _keep(
-        self, message: Message, content: Content, submission: Submission, prepared: Prepared, deadline: float
+        self,
+        message: Message,
+        content: Content,
+        submission: Submission,
+        prepared: Prepared,
+        deadline: float,
+        kept: Callable[[], Awaitable[None]] | None = None,
     ) -> Reply:
         fresh = self._dispatcher.takes_fresh(message)
         try:
@@ -164,6 +249,8 @@ class Acceptance:
             return TROUBLE
         if asyncio.get_running_loop().time() > deadline:
             return await self._withdraw(message, lease)
+        if kept is not None:
+            await self._note(kept, message.id)
         try:
             self._tell(message, submission, prepared)
             if lease is not None:
@@ -175,6 +262,13 @@ class Acceptance:
             # The message is ours already: a refusal now would make the client send a second copy of it.
             self._events.fault(where="acceptance", error=f"{message.id}: kept, but {type(error).__name__}: {error}")
         return Reply(250, "2.0.0", f"Ok: queued as {message.id}")
+
+    async def _note(self, kept: Callable[[], Awaitable[None]], message_id: str) -> None:
+        """A key that cannot be finished is no reason to refuse what is stored: at worst it is said to be busy."""
+        try:
+            await kept()
+        except StateUnavailable as error:
+            self._events.fault(where="idempotency", error=f"{message_id}: kept, but its key was not noted: {error}")
 
     def _check_message(self, submission: Submission, prepared: Prepared, size: int) -> Reply | None:
         """`size`: with what was added here."""
@@ -281,6 +375,16 @@ class Acceptance:
             message_id=message.facts.message_id,
             **extra,
         )
+
+
+def _digest(submission: Submission) -> bytes:
+    """What makes two submissions the same: envelope and content as the client sent them. Blocking for body files."""
+    digest = hashlib.sha256()
+    for text in (submission.sender, *(recipient.address for recipient in submission.recipients)):
+        digest.update(text.encode("utf-8", "surrogateescape") + b"\0")
+    for piece in submission.content.chunks():
+        digest.update(piece)
+    return digest.digest()
 
 
 def _ignored(bridge: Bridge, prepared: Prepared) -> list[str]:

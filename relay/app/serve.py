@@ -8,25 +8,27 @@ import os
 import secrets
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from relay.app.settings import Settings
 from relay.app.shared import Shared
-from relay.app.worker import Worker
+from relay.app.worker import Worker as WorkerProcess
 from relay.errors import ConfigError, RelayError
 from relay.logs.log import LogSettings, configure
 from relay.process.listen_sockets import ListenAddress, bind_all, inherited_sockets
 from relay.process.run_lock import AlreadyRunning, RunLock
-from relay.process.supervisor import Supervisor, WorkerContext
+from relay.process.supervisor import Supervisor, Worker, WorkerContext
+
+Companion = Callable[[Settings, LogSettings, WorkerContext], int]
+"""Runs a process beside the workers to its end; its exit code."""
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, companions: Mapping[str, Companion] | None = None) -> int:
     """Run the relay until it is told to stop; the exit code."""
     try:
-        settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        settings.state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        RunLock(settings.directory)
+        _make_folders(settings)
         settings.signer()
         for listener in settings.config.listeners:
             settings.tls_context(listener)
@@ -36,6 +38,9 @@ def serve(settings: Settings) -> int:
     except AlreadyRunning as error:
         sys.stderr.write(f"relay: {error}\n")
         return os.EX_UNAVAILABLE
+    except _NoFolder as error:
+        sys.stderr.write(f"relay: {error}\n")
+        return os.EX_CANTCREAT
     except (ConfigError, OSError) as error:
         sys.stderr.write(f"relay: {error}\n")
         return os.EX_CONFIG
@@ -55,13 +60,42 @@ def serve(settings: Settings) -> int:
     def clear(index: int, _status: int) -> None:
         shared.connections.clear(index)
 
-    return Supervisor(work, sockets, drain_s=settings.config.drain, tell=log.tell, on_exit=clear).run()
+    def beside(companion: Companion) -> Worker:
+        return lambda context: companion(settings, log_settings, context)
+
+    return Supervisor(
+        work,
+        sockets,
+        drain_s=settings.config.drain,
+        tell=log.tell,
+        on_exit=clear,
+        companions={name: beside(companion) for name, companion in (companions or {}).items()},
+    ).run()
+
+
+class _NoFolder(RelayError):
+    """A folder of the store cannot be used."""
+
+
+def _make_folders(settings: Settings) -> None:
+    """The folders of the store, and the lock that keeps a second relay out. Raises AlreadyRunning, _NoFolder."""
+    folder = settings.directory
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        RunLock(folder)
+        folder = settings.state_directory
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise _NoFolder(
+            f"the folder {folder} of `store` cannot be used: {error.strerror or error}; give the user of the relay the "
+            "right to write there, or name another folder"
+        ) from error
 
 
 def run_worker(settings: Settings, log_settings: LogSettings, context: WorkerContext, shared: Shared) -> int:
     """The body of one worker process."""
     log = configure(log_settings, bound={"worker": context.index} if settings.workers > 1 else None)
-    worker = Worker(settings, context, shared, log)
+    worker = WorkerProcess(settings, context, shared, log)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(worker.run())

@@ -10,17 +10,20 @@ import random
 import signal
 import socket
 import time
+from dataclasses import asdict
 from typing import Any
 
 from relay.acceptance import Acceptance
+from relay.app.drivers import make_desk
 from relay.app.frozen import thaw
 from relay.app.parts import ListenerParts, Parts, make_parts
 from relay.app.plant import Plant
 from relay.app.reload import Reloader
 from relay.app.settings import Settings
 from relay.app.shared import Shared
-from relay.app.stores import open_stores
+from relay.app.store_set import open_stores
 from relay.bridges.registry import BridgeGate
+from relay.control.intake import Intake, IntakeLimits
 from relay.control.operator import Operator
 from relay.control.protocol import ControlError, socket_path
 from relay.control.server import ControlServer
@@ -28,6 +31,7 @@ from relay.delivery.dispatcher import Dispatcher
 from relay.delivery.suspects import Verdict, judge
 from relay.envelope import Message
 from relay.errors import ConfigError, SpoolError, StateUnavailable
+from relay.history.sqlite import forget_abandoned
 from relay.listener.server import Listener
 from relay.logs.log import Log
 from relay.process.listen_sockets import ListenAddress, bind_one, is_own, shut
@@ -70,6 +74,7 @@ class Worker:
         self._reload_wanted = asyncio.Event()
         self._phase = "starting"
         self._tap = Tap()
+        self._desk = make_desk(settings, self._token_failed)
         self._unadoptable: set[str] = set()
 
     # What tests and tools look at
@@ -134,6 +139,11 @@ class Worker:
         """See `Reloader.reload`."""
         return await self.reloader.reload()
 
+    def _token_failed(self, node: str, error: str, account: bool) -> None:
+        fleet = self.plant.fleet
+        pool = fleet.pool_of(node).name if node in fleet else ""
+        self.events.node_token_failed(node=node, pool=pool, error=error, account=account)
+
     # Starting
 
     async def _open(self) -> None:
@@ -151,6 +161,7 @@ class Worker:
             shard=self._shard,
             index=self._context.index,
             tap=self._tap,
+            desk=self._desk,
         )
         self.reloader = Reloader(
             self.plant,
@@ -176,6 +187,8 @@ class Worker:
             counters=lambda: self.stores.counts.snapshot()["events"],
             reloader=self.reloader,
             tap=self._tap,
+            figures=self._figures,
+            intake=Intake(plant.acceptance, lambda: plant.gate, self.events, self._intake_limits),
             policy=parts.settings.retry,
             attempts=plant.fleet.running,
             busy=plant.fleet.full,
@@ -185,6 +198,7 @@ class Worker:
         plant.on_caps = lambda pools: self.operator.use(pools, plant.parts.settings.retry)
         self.control = ControlServer(self.operator, socket_path(self._settings.directory, self._shard))
         await plant.router.refresh_health()
+        await plant.keeper.prepare(plant.fleet.names())
 
     def _parts(self) -> tuple[int, Parts]:
         """Of what runs in the other workers, and its generation."""
@@ -194,7 +208,7 @@ class Worker:
             settings = Settings(settings.path, thaw(frozen), started_as=settings.site)
         level = settings.log
         self._log.set_level("error" if level.errors_only else level.level)
-        return generation, make_parts(settings, rng=random.Random(), tap=self._tap)
+        return generation, make_parts(settings, rng=random.Random(), tap=self._tap, desk=self._desk)
 
     def _doors(self, parts: Parts) -> list[tuple[ListenerParts, socket.socket]]:
         """Listeners with their sockets: those the parent has bound for us, and of our own where a reload since has
@@ -227,7 +241,28 @@ class Worker:
             The suspects, to be tried alone.
         """
         left_open = await self.spool.recover(time.time())
-        return await self._sift(left_open + await self._adopt())
+        suspects = await self._sift(left_open + await self._adopt())
+        # The first worker also looks after the keys of workers that there are no more: it has their mail.
+        others = {shard for shard in self._settings.shards if shard != self._shard}
+        await self.stores.keys.resolve(self._holds, except_of=others)
+        return suspects
+
+    async def _holds(self, message_id: str) -> bool:
+        return await self.spool.find(message_id) is not None
+
+    def _figures(self) -> dict[str, Any]:
+        """Counts for a scrape; nothing may be awaited between them."""
+        return {"ledger": asdict(self.spool.ledger), **self.stores.counts.snapshot()}
+
+    def _intake_limits(self) -> IntakeLimits:
+        settings = self.plant.parts.settings
+        return IntakeLimits(
+            hostname=settings.hostname,
+            max_size=settings.config.limits.size,
+            max_recipients=settings.config.limits.recipients,
+            accept_deadline=settings.config.accept_deadline,
+            body_dir=settings.directory / "incoming",
+        )
 
     async def _sift(self, left_open: list[Message]) -> list[str]:
         suspects = []
@@ -290,6 +325,15 @@ class Worker:
         while True:
             await asyncio.sleep(ADOPT_EVERY_S)
             await self._sift(await self._adopt())
+            if self._context.index == 0:
+                settings = self._settings
+                await asyncio.to_thread(
+                    forget_abandoned,
+                    settings.directory,
+                    settings.shards,
+                    max_age_s=settings.config.history.keep_for,
+                    now=time.time(),
+                )
 
     async def _watch_spool(self) -> None:
         """A store that failed an fsync cannot be believed again: end, so that a fresh process opens it anew (R03)."""

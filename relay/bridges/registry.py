@@ -8,6 +8,7 @@ joins the current registry with password checking and failure throttling and has
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -45,6 +46,7 @@ class Registry:
     def __init__(self, bridges: Sequence[Bridge], *, previous: Registry | None = None) -> None:
         self._by_name: dict[str, Bridge] = {}
         self._logins: dict[str, _Login] = {}
+        self._tokens: dict[bytes, _Login] = {}
         self._policies: dict[str, BridgePolicy] = {}
         faults: list[str] = []
         networks: dict[tuple[int, int], dict[int, Bridge]] = {}
@@ -81,7 +83,9 @@ class Registry:
             elif name in self._logins:
                 faults.append(f"{where}: is taken by bridge {self._logins[name].bridge.name!r}")
             else:
-                self._logins[name] = _Login(bridge, secret)
+                login = self._logins[name] = _Login(bridge, secret)
+                if credential.secret.startswith("sha256:"):
+                    self._tokens[secret.stored] = login
 
     def _add_networks(
         self, bridge: Bridge, networks: dict[tuple[int, int], dict[int, Bridge]], faults: list[str]
@@ -160,6 +164,15 @@ class Registry:
         opened = await passwords.check(name, password, login.secret if login else self._stand_in)
         return login.bridge if login and opened else None
 
+    def of_token(self, token: str) -> Bridge | None:
+        """The bridge of a generated token (a `sha256:` credential) presented without its username.
+
+        The look-up is by digest: what its time could tell is a prefix of a hash, and nothing about the token.
+        """
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        login = self._tokens.get(digest)
+        return login.bridge if login else None
+
     def __iter__(self) -> Iterator[Bridge]:
         return iter(self._by_name.values())
 
@@ -205,6 +218,17 @@ class BridgeGate:
         bridge = await self._registry.authenticate(name, password, self._passwords)
         if bridge is not None and self._registry.admits(bridge):  # not revoked while the hash was computed
             self._throttle.succeeded(peer, name, self._clock())
+            return bridge
+        await self._sleep(self._throttle.failed(peer, name, self._clock()))
+        return None
+
+    async def authenticate_token(self, token: str, *, peer: str) -> Bridge | None:
+        """As `authenticate`, for a generated token alone. Raises AcceptanceError when throttled."""
+        name = "(token)"
+        if not self._throttle.admits(peer, name, self._clock()):
+            raise AcceptanceError(THROTTLED)
+        bridge = self._registry.of_token(token)
+        if bridge is not None:
             return bridge
         await self._sleep(self._throttle.failed(peer, name, self._clock()))
         return None

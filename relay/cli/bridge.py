@@ -13,8 +13,8 @@ from relay.cli.common import fail, json_option, load_files, print_json, run
 from relay.cli.text import print_table, say
 
 if TYPE_CHECKING:
-    from relay.cli.yaml_edit import Text
     from relay.config.load import Loaded
+    from relay.config.yaml_edit import Text
 
 
 @click.group()
@@ -79,7 +79,7 @@ def add(
     relay takes the login at once.
     """
     from relay.bridges.credentials import generate_token
-    from relay.cli.yaml_edit import file_with
+    from relay.config.yaml_edit import file_with
 
     loaded = load_files(config)
     login = username or name
@@ -147,7 +147,7 @@ def revoke(config: str, name: str, username: str | None, as_json: bool) -> None:
     only_login = bool(username) and (len(logins) > 1 or bool(chosen.networks))
 
     def change(text: Text) -> None:
-        from relay.cli.yaml_edit import text_of
+        from relay.config.yaml_edit import text_of
 
         position = _position(text, name)
         if not only_login:
@@ -180,14 +180,14 @@ def _logins(loaded: Loaded) -> dict[str, list[str]]:
 
 
 def _position(text: Text, name: str) -> int:
-    from relay.cli.yaml_edit import text_of
+    from relay.config.yaml_edit import text_of
 
     return [text_of(entry, "name") for entry in text.items("bridges")].index(name)
 
 
 def _home(files: tuple[Path, ...], name: str) -> Path:
     """The file in which this bridge is written."""
-    from relay.cli.yaml_edit import file_where, text_of
+    from relay.config.yaml_edit import file_where, text_of
 
     found = file_where(files, lambda text: name in [text_of(entry, "name") for entry in text.items("bridges")])
     if found is None:
@@ -196,7 +196,8 @@ def _home(files: tuple[Path, ...], name: str) -> Path:
 
 
 def _edit(config: str, path: Path, change: Callable[[Text], None], proof: Callable[[Loaded], bool]) -> None:
-    from relay.cli.yaml_edit import CannotEdit, edit
+    from relay.config.change import edit
+    from relay.config.yaml_edit import CannotEdit
     from relay.errors import ConfigError
 
     try:

@@ -114,6 +114,9 @@ def _said(event: dict[str, Any]) -> str:
         return f"the relay died during an attempt ({plural(event.get('crashes', 0), 'time')}): may arrive twice"
     if name == "message.expired":
         return f"given up after {age(event.get('age_s'))} for {_list(event.get('recipients', ()))}"
+    if name == "message.failed":
+        said = (f"{each['address']} ({each['code'] or ''} {each['text']})" for each in event.get("recipients", ()))
+        return f"refused for good for {_list(said)}"
     if name == "dsn.created":
         return (
             f"the sender {event.get('to')} is told that it {_TOLD.get(event.get('action', ''), 'ended')} for "

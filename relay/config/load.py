@@ -7,14 +7,14 @@ the clock say, so a reload can be tried while the running configuration goes on.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from relay.config.checks import check
 from relay.config.faults import InvalidConfig, Notice
-from relay.config.include import gather
+from relay.config.include import gather, read_bytes
 from relay.config.interpolate import Interpolation
 from relay.config.models import Config
 from relay.config.places import Report
@@ -42,6 +42,7 @@ def load(
     environment: Mapping[str, str] | None = None,
     now: datetime | None = None,
     base: Path | None = None,
+    read: Callable[[Path], bytes] = read_bytes,
 ) -> Loaded:
     """Read, join, validate and check a configuration.
 
@@ -51,6 +52,7 @@ def load(
         now: for the validity of certificates; the clock when left out.
         base: folder that relative paths of keys, certificates and `${file:…}` start from; the working directory when
             left out.
+        read: content of a configuration file; another one tries out files that are not written yet.
 
     Raises:
         InvalidConfig: (a `ConfigError`) with all faults and warnings.
@@ -58,7 +60,7 @@ def load(
     main = Path(path)
     folder = Path() if base is None else base
     interpolation = Interpolation(os.environ if environment is None else environment, folder)
-    gathered = gather(main, interpolation)
+    gathered = gather(main, interpolation, read)
     order = sort_key([str(file) for file in gathered.files])
     if not gathered.root.keys and gathered.faults:
         raise InvalidConfig(sorted(gathered.faults, key=order), gathered.warnings)

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from relay.config.models import Config
+from relay.config.models.shapes import Address
 from relay.config.models.traffic import NODE_CLASSES, NodeModel
 from relay.units import parse_duration, parse_size
 from relay.upstreams.api_options import ApiOptions, ShownOptions
@@ -31,9 +32,7 @@ _HEAD = """\
 """
 
 _BRIEF = "brief"
-"""Marks a node of which only what its type adds is shown; beside `_LIVE`, a section of which only what is given is."""
-_LIVE = "live"
-"""Marks a section whose given values are set, not only shown."""
+"""Marks a node of which only what its type adds is shown."""
 
 _VENDORS: dict[str, dict[str, Any]] = {
     "ses": {
@@ -72,20 +71,8 @@ _VENDORS: dict[str, dict[str, Any]] = {
     "resend": {"api_key": "${RESEND_KEY:-re_change-me}"},
     "mailersend": {"api_key": "${MAILERSEND_KEY:-mlsn.change-me}"},
     "mumara-one": {"url": "https://bridge.mumara.example/v1/send", "token": "${MUMARA_TOKEN:-change-me}"},
-    "msgraph": {
-        "mailbox": "news@acme.example",
-        "oauth": {
-            _LIVE: True,
-            "flow": "client-credentials",
-            "tenant": "acme.example",
-            "client_id": "00000000-0000-0000-0000-000000000000",
-            "client_secret": "${MSGRAPH_SECRET:-change-me}",
-        },
-    },
-    "gmail-api": {
-        "mailbox": "news@acme.example",
-        "oauth": {_LIVE: True, _BRIEF: True, "flow": "refresh-token", "client_id": "0-acme.apps.googleusercontent.com"},
-    },
+    "msgraph": {"mailbox": "news@acme.example", "oauth": "{client_id: app, tenant: acme.example}"},
+    "gmail-api": {"mailbox": "news@acme.example", "oauth": "{client_id: app.apps.googleusercontent.com}"},
     "relay": {
         "url": "https://relay.other.example",
         "token": "${OTHER_RELAY_TOKEN:-change-me}",
@@ -112,6 +99,19 @@ _SAMPLES: dict[str, Any] = {
     ],
     "dkim": [{"domain": "acme.example", "selector": "s1", "key_file": "conf/dkim/acme.pem"}],
     "dsn": {"from": "mailer-daemon@acme.example", "pool": "acme-transactional"},
+    "admin": {
+        "hosts": "[relay.acme.example]",
+        "cert": "conf/tls/cert.pem",
+        "key": "conf/tls/key.pem",
+        "proxies": "[192.0.2.10/32]",
+    },
+    "webhooks": [
+        {
+            "name": "crm",
+            "url": "https://hooks.acme.example/relay",
+            "secret": '"${RELAY_WEBHOOK_SECRET:-whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3}"',
+        }
+    ],
     "bridges": [
         {
             "name": "shop-web",
@@ -136,10 +136,24 @@ _SAMPLES: dict[str, Any] = {
                 {
                     "type": "smtp",
                     "name": "primary",
+                    "preset": "ses-smtp",
+                    "region": "us-east-1",
                     "host": "smtp.acme.example",
                     "verify": "{ca_file: conf/tls/ca.pem, hostname: smtp.acme.example}",
                     "username": "relay",
                     "password": "${file:/run/secrets/primary}",
+                    "oauth": {
+                        "provider": "microsoft",
+                        "tenant": "acme.example",
+                        "client_id": "00000000-0000-0000-0000-000000000000",
+                        "client_secret": "${file:/run/secrets/oauth_client}",
+                        "refresh_token": "${file:/run/secrets/oauth_refresh}",
+                        "key_file": "conf/google-service-account.json",
+                        "account": "news@acme.example",
+                        "token_url": "https://login.microsoftonline.us/acme.example/oauth2/v2.0/token",
+                        "device_url": "https://login.microsoftonline.us/acme.example/oauth2/v2.0/devicecode",
+                        "authorize_url": "https://login.microsoftonline.us/acme.example/oauth2/v2.0/authorize",
+                    },
                     "source_address": "192.0.2.25",
                     "ehlo": "relay.acme.example",
                     "caps": {"second": "14", "minute": "600", "hour": "{limit: 10000, spread: true}", "day": "100000"},
@@ -197,8 +211,8 @@ _SHOWN = {
     "hour",
     "day",
 }
-_COMMENTED = {"include", "dkim", "fail"}
-"""Keys whose sample needs files that are not there, or makes mail fail."""
+_COMMENTED = {"include", "dkim", "fail", "webhooks"}
+"""Keys whose sample needs files that are not there, makes mail fail, or calls somebody."""
 
 
 def reference_yaml() -> str:
@@ -209,8 +223,6 @@ def reference_yaml() -> str:
 def _model_lines(model: type[BaseModel], sample: dict[str, Any], indent: int, *, blank: bool = False) -> Iterator[str]:
     for name, field in _ordered(model, brief=_BRIEF in sample):
         key = field.alias or name
-        if _BRIEF in sample and _LIVE in sample and key not in sample:
-            continue
         if blank:
             yield ""
         yield from _comment(field, indent)
@@ -265,8 +277,8 @@ def _field_lines(key: str, field: FieldInfo, sample: dict[str, Any], indent: int
         inner = list(_model_lines(model, given or {}, indent + 2))
         empty = all(line.lstrip().startswith("#") for line in inner)
         lines = [f"{pad}{key}: {{}}" if empty else f"{pad}{key}:", *inner]
-        yield from lines if isinstance(default, BaseModel) or field.is_required() else _commented(lines, indent)
-    elif given is not None and (field.is_required() or key in _SHOWN or _LIVE in sample):
+        yield from lines if isinstance(default, BaseModel) else _commented(lines, indent)
+    elif given is not None and (field.is_required() or key in _SHOWN):
         yield f"{pad}{key}: {given}"
     elif default is None:
         yield f"{pad}# {key}: {given if given is not None else '…'}"
@@ -320,6 +332,8 @@ def _text(value: Any, field: FieldInfo) -> str:
         return str(value).lower()
     if isinstance(value, enum.Enum):
         return str(value.value)
+    if isinstance(value, Address):
+        return f'"{value}"'
     if isinstance(value, (tuple, list)):
         return f"[{', '.join(_text(item, field) for item in value)}]"
     if isinstance(value, dict):

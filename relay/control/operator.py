@@ -18,12 +18,14 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 import relay
+from relay.control.advice import advice
+from relay.control.intake import Intake
 from relay.control.outlook import BUSY, Chance, Outlook, outlook
-from relay.control.protocol import ControlError, UnknownName
+from relay.control.protocol import ControlError, TryAgain, UnknownName
 from relay.control.views import depth_row, health_row, meant_by, message_row, node_row, outlook_row
 from relay.control.views import selection as chosen_by
 from relay.delivery.dispatcher import Dispatcher
-from relay.delivery.keeper import TICK_S, HealthKeeper
+from relay.delivery.keeper import TICK_S, HealthKeeper, probed
 from relay.envelope import Message
 from relay.errors import SpoolError
 from relay.events import Events
@@ -86,6 +88,8 @@ class Operator:
     busy: names of the nodes of a pool that have no free place in this process.
     phase: `starting`, `running` or `stopping`.
     workers: how many processes the running relay has.
+    figures: counts for a scrape, all of one moment.
+    intake: takes messages of the send API; None when the relay is stopped.
     """
 
     def __init__(
@@ -107,6 +111,8 @@ class Operator:
         counters: Callable[[], Mapping[str, int]] = dict,
         reloader: Reloading | None = None,
         tap: Tap = SILENT,
+        figures: Callable[[], dict[str, Any]] = dict,
+        intake: Intake | None = None,
         phase: Callable[[], str] = lambda: "running",
         workers: int = 1,
         clock: Callable[[], float] = time.time,
@@ -127,6 +133,8 @@ class Operator:
         self._counters = counters
         self._reloader = reloader
         self._tap = tap
+        self._figures = figures
+        self._intake = intake
         self._phase = phase
         self._workers = workers
         self._clock = clock
@@ -226,6 +234,22 @@ class Operator:
             row["outlook"] = outlook_row((await self._prospects(at))(entry.message), at)
         return {"id": message_id, "now": row, "story": story}
 
+    async def metrics(self) -> dict[str, Any]:
+        """What a scrape of this worker tells. The figures are read in one step, after all that takes time."""
+        depths = [depth_row(depth) for depth in await self._spool.depths()]
+        unhealthy = self._spool.unhealthy_reason() or self._spool.full_reason()
+        return {
+            "shard": self._shard,
+            "phase": self._phase() if self._dispatcher else "stopped",
+            "started": self._started,
+            "unhealthy": unhealthy,
+            "queues": depths,
+            "sessions": self._sessions(),
+            "attempts": self._dispatcher.running if self._dispatcher else 0,
+            "history_dropped": self._history.dropped,
+            **self._figures(),
+        }
+
     async def trace(
         self, *, listener: str, wait_s: float = 0.0, bridge: str = "", node: str = "", peer: str = ""
     ) -> dict[str, Any]:
@@ -242,6 +266,12 @@ class Operator:
         return {"lines": [asdict(line) for line in heard], "dropped": dropped}
 
     # Doing
+
+    async def submit(self, **submitted: Any) -> dict[str, Any]:
+        """Take messages of the send API; see `control.intake`."""
+        if self._intake is None:
+            raise TryAgain("the relay is stopped")
+        return await self._intake.submit(**submitted)
 
     async def retry(self, *, selection: Mapping[str, Any]) -> dict[str, int]:
         """Make messages due now. The result tells how many, and how many were left alone because a node has them."""
@@ -277,9 +307,17 @@ class Operator:
 
         async def test(name: str) -> dict[str, Any]:
             async with places:
-                probe = await (self._keeper.test(name) if self._keeper else self._drivers[name].probe())
-            well = probe.outcome.status is Status.DELIVERED
-            return {"name": name, "ok": well, "answer": describe(probe.outcome), "steps": list(probe.steps)}
+                probe = await (
+                    self._keeper.test(name) if self._keeper else probed(self._drivers[name], name, self._events)
+                )
+            return {
+                "name": name,
+                "type": self._nodes[name][1].type,
+                "ok": probe.outcome.status is Status.DELIVERED,
+                "answer": describe(probe.outcome),
+                "advice": advice(probe.outcome),
+                "steps": list(probe.steps),
+            }
 
         return await asyncio.gather(*(test(name) for name in names or self._nodes))
 

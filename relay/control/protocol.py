@@ -14,9 +14,9 @@ from pathlib import Path
 
 from relay.errors import RelayError
 
-LOOK_S, ACT_S, TEST_S, PREPARE_S = 10.0, 300.0, 150.0, 30.0
+LOOK_S, ACT_S, TEST_S, PREPARE_S, SUBMIT_S = 10.0, 300.0, 150.0, 30.0, 120.0
 """How long an answer is waited for: something is read; a whole queue is changed; nodes are connected to; a worker
-reads keys and makes drivers for another configuration."""
+reads keys and makes drivers for another configuration; messages are taken, with `delivery: direct` also delivered."""
 
 OPERATIONS = {
     "status": LOOK_S,
@@ -33,6 +33,8 @@ OPERATIONS = {
     "node_pause": LOOK_S,
     "node_resume": LOOK_S,
     "reload": ACT_S,
+    "metrics": LOOK_S,
+    "submit": SUBMIT_S,
     "plan": PREPARE_S,
     "reload_prepare": PREPARE_S,
     "reload_commit": LOOK_S,

@@ -204,6 +204,15 @@ class Attempts:
         if not result.failed and not result.expired:
             return True
         message = result.message
+        if result.failed:
+            self._events.message_failed(
+                message.id,
+                bridge=message.bridge,
+                pool=message.pool,
+                recipients=[
+                    {"address": r.address, "code": r.code, "text": r.text, "node": r.node} for r in result.failed
+                ],
+            )
         if result.expired:
             self._events.message_expired(
                 message.id,

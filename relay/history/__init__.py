@@ -32,6 +32,10 @@ class Filter:
     since: float = 0.0
 
 
+KEPT = ("node.", "relay.")
+"""Events without a message that are kept: few, and what operators and webhooks want to know of."""
+
+
 class History(Protocol):
     """Where the events of messages are kept."""
 
@@ -87,11 +91,11 @@ def matches(event: Event, data: bytes, wanted: Filter) -> bool:
 
 
 class HistorySink:
-    """Hands the events of messages to a history; those of sessions, nodes and the process are not its affair."""
+    """Hands the events of messages, nodes and the process to a history; those of sessions are not its affair."""
 
     def __init__(self, history: History) -> None:
         self._history = history
 
     def emit(self, event: Event) -> None:
-        if event.message_id:
+        if event.message_id or event.name.startswith(KEPT):
             self._history.record(event.message_id, encode(event))

@@ -48,6 +48,8 @@ class Submission:
         long_lines: a line longer than 998 octets was seen.
         smtputf8: the client asked for SMTPUTF8 on MAIL.
         ret, envid: RFC 3461, decoded; empty when absent.
+        idempotency_key: given beside the message instead of in its header section; empty when not.
+        digest: of what the client sent, where that is not the content itself (the send API's JSON).
     """
 
     bridge: Bridge
@@ -60,6 +62,8 @@ class Submission:
     smtputf8: bool = False
     ret: str = ""
     envid: str = ""
+    idempotency_key: str = ""
+    digest: bytes = b""
 
 
 class Acceptor(Protocol):

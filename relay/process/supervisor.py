@@ -80,10 +80,16 @@ def next_delay(previous_s: float, lived_s: float) -> float:
 
 @dataclass(slots=True)
 class _Slot:
-    """One worker's place: at most one process at a time."""
+    """One process's place: at most one at a time.
+
+    Attributes:
+        name: of a companion; empty for a worker.
+    """
 
     index: int
     sockets: Sequence[socket.socket]
+    run: Worker
+    name: str = ""
     pid: int = 0
     ready_fd: int = -1
     is_ready: bool = False
@@ -111,6 +117,8 @@ class Supervisor:
         on_ready: called once when all workers said they are ready.
         on_exit: called with index and exit status (as of `subprocess`: negative for a signal) of each ended worker
             before it may start again, for example to clear its shared counters.
+        companions: processes beside the workers, by name. They are started again when they crash and told to stop
+            with the rest; readiness, exit code and the workers never depend on them. One that ends with 0 is done.
     """
 
     def __init__(
@@ -122,9 +130,10 @@ class Supervisor:
         tell: Tell,
         on_ready: Callable[[], None] = lambda: None,
         on_exit: Callable[[int, int], None] = lambda _index, _status: None,
+        companions: Mapping[str, Worker] | None = None,
     ) -> None:
-        self._worker = worker
-        self._slots = [_Slot(index, own) for index, own in enumerate(sockets)]
+        self._slots = [_Slot(index, own, worker) for index, own in enumerate(sockets)]
+        self._slots += [_Slot(-1, (), run, name) for name, run in (companions or {}).items()]
         self._drain_s = drain_s
         self._tell = tell
         self._on_ready = on_ready
@@ -193,7 +202,7 @@ class Supervisor:
 
     def _hang_up(self) -> None:
         """Tell one worker, which leads the others; while none is ready, the first that will be."""
-        leader = next((slot for slot in self._slots if slot.pid and slot.is_ready), None)
+        leader = next((slot for slot in self._slots if slot.pid and slot.is_ready and not slot.name), None)
         if leader is None:
             return
         self._asked.hangup = False
@@ -230,14 +239,14 @@ class Supervisor:
             os.close(ready_w)
             slot.delay_s = next_delay(slot.delay_s, 0.0)
             slot.start_at = time.monotonic() + slot.delay_s
-            self._tell("error", "supervisor.fork_failed", {"worker": slot.index, "error": str(error)})
+            self._tell("error", "supervisor.fork_failed", {**_named(slot), "error": str(error)})
             return
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(ready_w)
         slot.pid, slot.ready_fd, slot.is_ready = pid, ready_r, False
         slot.started_at, slot.start_at = time.monotonic(), None
-        self._tell("info", "supervisor.worker_started", {"worker": slot.index, "pid": pid})
+        self._tell("info", "supervisor.worker_started", {**_named(slot), "pid": pid})
 
     def _become_worker(self, slot: _Slot, ready_r: int, ready_w: int, parent_pid: int) -> None:
         """Never returns."""
@@ -270,7 +279,7 @@ class Supervisor:
                     os.close(ready_w)
 
             context = WorkerContext(index=slot.index, sockets=slot.sockets, ready=ready, parent_fd=self._parent_r)
-            code = self._worker(context)
+            code = slot.run(context)
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
         except BaseException:  # the child must not unwind into the parent's stack, whatever happened
@@ -307,10 +316,11 @@ class Supervisor:
             slot.is_ready = True
         os.close(slot.ready_fd)
         slot.ready_fd = -1
-        if slot.is_ready and not self._was_ready and all(each.is_ready for each in self._slots):
+        workers = [each for each in self._slots if not each.name]
+        if slot.is_ready and not self._was_ready and all(each.is_ready for each in workers):
             self._was_ready = True
-            self._tell("info", "supervisor.ready", {"workers": len(self._slots)})
-            notify("READY=1", f"STATUS={len(self._slots)} workers")
+            self._tell("info", "supervisor.ready", {"workers": len(workers)})
+            notify("READY=1", f"STATUS={len(workers)} workers")
             self._on_ready()
 
     def _reap(self) -> None:
@@ -336,16 +346,20 @@ class Supervisor:
                 was_ready = bool(os.read(slot.ready_fd, 1))  # it said so and died before we listened
             os.close(slot.ready_fd)
             slot.ready_fd = -1
-        self._on_exit(slot.index, status)
-        fields = {"worker": slot.index, "pid": pid, "status": status, "lived_s": round(lived_s, 3)}
+        if not slot.name:
+            self._on_exit(slot.index, status)
+        fields = {**_named(slot), "pid": pid, "status": status, "lived_s": round(lived_s, 3)}
         if self._kill_at is not None:
             # A worker that had no time to install its handler dies of the very SIGTERM it was sent.
             clean = status in (0, -signal.SIGTERM)
             self._tell("info" if clean else "error", "supervisor.worker_stopped", fields)
-            if not clean and self._exit_code == 0:
+            if not clean and self._exit_code == 0 and not slot.name:
                 self._exit_code = 1
             return
-        if status == EX_CONFIG:
+        if slot.name and status == 0:
+            self._tell("info", "supervisor.worker_stopped", fields)
+            return
+        if status == EX_CONFIG and not slot.name:
             self._tell("error", "supervisor.config_refused", fields)
             self._exit_code = EX_CONFIG
             self._stop("worker refused the configuration")
@@ -383,6 +397,11 @@ class Supervisor:
             if slot.pid:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(slot.pid, 0)
+
+
+def _named(slot: _Slot) -> dict[str, Any]:
+    """Which process it is, for the log."""
+    return {"companion": slot.name} if slot.name else {"worker": slot.index}
 
 
 def _die_with_parent(parent_pid: int) -> None:

@@ -21,6 +21,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 
+from relay.domains import domain_key
 from relay.envelope import Message
 from relay.pools.health import NodeHealth, NodeStatus, free_at, is_available, settled
 from relay.pools.pool import Node, Pool, Rotation
@@ -172,6 +173,8 @@ def unfit(node: Node, message: Message) -> tuple[Verdict, str] | None:
         return Verdict.DRAINED, "weight 0"
     if node.sender_domains:
         domain = message.facts.from_domain or message.sender_domain
+        if not domain.isascii():
+            domain = domain_key(domain)
         if domain not in node.sender_domains:
             allowed = _some(sorted(node.sender_domains))
             return Verdict.SENDER, f"sends only for {allowed}, not for {domain or 'a message without sender domain'}"

@@ -25,6 +25,7 @@ from relay.spool import sqlite_accept as accept
 from relay.spool import sqlite_adopt as adoption
 from relay.spool import sqlite_operator as operator
 from relay.spool import sqlite_work as work
+from relay.spool.ledger import Ledger, count_pending
 from relay.spool.sqlite_adopt import Adopted
 from relay.spool.sqlite_bodies import Bodies, Damaged, checksum
 from relay.spool.sqlite_claim import Claim
@@ -91,6 +92,11 @@ class SqliteSpool:
             on_quarantine,
         )
 
+    @property
+    def ledger(self) -> Ledger:
+        """What became of the recipients, as of this moment."""
+        return self._core.ledger
+
     # Life
 
     async def start(self) -> None:
@@ -108,6 +114,7 @@ class SqliteSpool:
             strays = await core.read(partial(_without_row, names))
             await core.in_files(core.bodies.sweep, strays)
             core.tallies = await core.run(load, lambda _: None)
+            core.ledger.took_over(await core.read(count_pending))
         except BaseException as error:
             await self.close()
             if isinstance(error, StoreFull | StoreBusy | StoreFailed | sqlite3.Error | OSError):

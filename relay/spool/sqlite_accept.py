@@ -125,6 +125,7 @@ def _insert(core: Core, message: Message, content: Content, total: int, lease: b
     def after(row_key: int) -> None:
         tallies.saved.add(number)
         tallies.add(number, Standing.QUEUED, message.size, message.received_at)
+        core.ledger.stored(message.recipients)
         if not lease:
             tallies.by_number[number].waits(message.received_at)
             return

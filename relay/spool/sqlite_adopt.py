@@ -26,6 +26,7 @@ from relay.envelope import Lane, Message
 from relay.errors import SpoolError
 from relay.ids import is_id
 from relay.spool import QueueKey, Standing
+from relay.spool.ledger import pending_in
 from relay.spool.sqlite_bodies import Bodies, Damaged
 from relay.spool.sqlite_claim import Claim
 from relay.spool.sqlite_core import Core, number_of
@@ -37,7 +38,7 @@ from relay.spool.sqlite_writes import Insert, add_queue, insert_apart
 SLICE = 200
 
 Row = tuple[Any, ...]
-Taken = tuple[Row, Message | None]
+Taken = tuple[Row, Message | None, int]
 Parcel = tuple[Row, QueueKey, tuple[Any, ...] | None]
 
 
@@ -100,7 +101,8 @@ async def _move(
     numbers = {key: core.tallies.number(key) for _, key, _ in parcels}
 
     def after(taken: list[Taken]) -> None:
-        for row, message in taken:
+        for row, message, pending in taken:
+            core.ledger.took_over(pending)
             number, due, standing, _, _, _, size, received = row
             core.tallies.saved.add(number)
             kind = STANDINGS[standing] if standing in (0, 1, 2) else Standing.QUARANTINED
@@ -157,7 +159,7 @@ def _take(
         # Without its content the message is found damaged when that is asked for, which is when it can be told.
         added = insert_apart(connection, Insert(message_id, numbers[key], None, columns, content or (0, 0, b"", None)))
         if isinstance(added, int):
-            taken.append((head, message))
+            taken.append((head, message, pending_in(data)))
             connection.execute("INSERT OR IGNORE INTO moving VALUES (?)", (message_id,))
     return taken
 

@@ -23,6 +23,7 @@ from relay.envelope import Content, Message
 from relay.errors import SpoolError, SpoolFull, SpoolUnhealthy
 from relay.group_commit import GroupCommit, StoreBusy, StoreFailed, StoreFull, Ticket
 from relay.spool import Lease, LeaseLost, QueueKey, Standing
+from relay.spool.ledger import Ledger
 from relay.spool.sqlite_bodies import Bodies
 from relay.spool.sqlite_room import Room
 from relay.spool.sqlite_rows import CODES
@@ -76,6 +77,7 @@ class Core:
         self.bodies = bodies
         self.room = room
         self.tallies = Tallies()
+        self.ledger = Ledger()
         self.files = ThreadPoolExecutor(2, thread_name_prefix="spool-files")
         self.by_lease: dict[Lease, Held] = {}
         self.by_key: dict[int, Held] = {}

@@ -93,6 +93,7 @@ async def drop(core: Core, selection: Selection) -> list[Message]:
         return Remove(held.key)
 
     def after(core: Core, row: Row, held: Held) -> None:
+        core.ledger.removed(shown(row, core.queue_key(row[1])))
         core.tallies.by_number[held.queue].taken(held.due)
         core.tallies.remove(held.queue, _standing(row), held.size, held.received)
         if held.file:

@@ -96,6 +96,7 @@ async def progress(core: Core, lease: Lease, message: Message) -> Lease:
     kept: list[Lease] = []
 
     def after(_: None) -> None:
+        core.ledger.settled(held.leases[-1].message, message)
         # From here on the attempt has results: it was one, whatever follows.
         held.attempts = held.base = message.attempts
         kept.append(core.hold(held, message))
@@ -110,6 +111,7 @@ async def settle(core: Core, lease: Lease, message: Message, due: float, standin
     if not message.pending:
 
         def removed(_: None) -> None:
+            core.ledger.settled(held.leases[-1].message, message)
             core.end(held)
             core.tallies.remove(held.queue, Standing.QUEUED, held.size, held.received)
             if held.file:
@@ -120,6 +122,7 @@ async def settle(core: Core, lease: Lease, message: Message, due: float, standin
     write = _rewrite(held, message, due=_sane(due), standing=standing, begun=False, reason=reason)
 
     def after(_: None) -> None:
+        core.ledger.settled(held.leases[-1].message, message)
         core.end(held)
         tally.move(Standing.QUEUED, standing)
         if standing is Standing.QUEUED:

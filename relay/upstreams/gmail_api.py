@@ -31,20 +31,19 @@ class Options(ShownOptions):
     mailbox: Address
     """Mailbox to send from."""
     oauth: OAuthOptions
-    """How access tokens are had: `service-account` with the right to act for the mailbox (Workspace), or
-    `refresh-token`, the mailbox's own consent."""
-
-    def _vendor_url(self) -> str:
-        return "https://gmail.googleapis.com"
+    """How the relay logs in: flow refresh-token with one person's consent, or service-account."""
 
     @model_validator(mode="after")
     def _plan_is_whole(self) -> Options:
         self.token_plan()
         return self
 
-    def token_plan(self) -> TokenPlan | None:
-        """How this node gets its tokens. Raises ValueError saying what is missing."""
+    def token_plan(self) -> TokenPlan:
+        """How tokens for the Gmail API are had. Raises ValueError for what is missing."""
         return self.oauth.plan(use="api", provider="google", account=self.mailbox)
+
+    def _vendor_url(self) -> str:
+        return "https://gmail.googleapis.com"
 
     @property
     def carries(self) -> Carries:

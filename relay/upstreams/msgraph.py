@@ -10,6 +10,7 @@ responses. The limit of 4 MB is what the service answers ("The maximum request l
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 from urllib.parse import quote
 
@@ -25,16 +26,42 @@ from relay.upstreams.oauth_options import OAuthOptions, TokenPlan
 MAX_CONTENT = 4 * 2**20 * 3 // 4 - 4096
 
 
+_LOGIN = {
+    "us-government": "https://login.microsoftonline.us",
+    "us-dod": "https://login.microsoftonline.us",
+    "china": "https://login.partner.microsoftonline.cn",
+}
+
+
 class Options(ShownOptions):
     """A Microsoft 365 mailbox, over Microsoft Graph."""
 
     mailbox: Address
     """Mailbox to send from (user principal name)."""
-    oauth: OAuthOptions
-    """How access tokens are had: `client-credentials` acts on the mailbox with the application's right `Mail.Send`,
-    `refresh-token` is the mailbox's own consent."""
+    sign_in: Literal["application", "delegated"] = "application"
+    """Whose token it is: `application` acts on the mailbox, `delegated` is the mailbox's own."""
     cloud: Literal["global", "us-government", "us-dod", "china"] = "global"
     """National cloud of the tenant."""
+    oauth: OAuthOptions
+    """How the relay logs in: flow client-credentials for `application`, refresh-token for `delegated`."""
+
+    @model_validator(mode="after")
+    def _plan_is_whole(self) -> Options:
+        self.token_plan()
+        return self
+
+    def token_plan(self) -> TokenPlan:
+        """How tokens for Graph are had. Raises ValueError for what is missing."""
+        plan = self.oauth.plan(use="api", provider="microsoft", account=self.mailbox)
+        if self.cloud == "global":
+            return plan
+        graph, login = self.api_url.removesuffix("/v1.0"), _LOGIN[self.cloud]
+        changed = {
+            name: getattr(plan, name).replace("https://login.microsoftonline.com", login)
+            for name in ("token_url", "device_url", "authorize_url")
+        }
+        scopes = tuple(scope.replace("https://graph.microsoft.com", graph) for scope in plan.scopes)
+        return replace(plan, scopes=scopes, **changed)
 
     def _vendor_url(self) -> str:
         host = {
@@ -44,15 +71,6 @@ class Options(ShownOptions):
             "china": "microsoftgraph.chinacloudapi.cn",
         }[self.cloud]
         return f"https://{host}/v1.0"
-
-    @model_validator(mode="after")
-    def _plan_is_whole(self) -> Options:
-        self.token_plan()
-        return self
-
-    def token_plan(self) -> TokenPlan | None:
-        """How this node gets its tokens. Raises ValueError saying what is missing."""
-        return self.oauth.plan(use="api", provider="microsoft", account=self.mailbox)
 
     @property
     def carries(self) -> Carries:
@@ -83,8 +101,7 @@ def build(options: Options, letter: Letter) -> Call:
 
 
 def _who(options: Options) -> str:
-    """A person's token is the mailbox's own; an application's names the mailbox."""
-    return "/me" if options.oauth.flow == "refresh-token" else f"/users/{quote(options.mailbox, safe='@')}"
+    return "/me" if options.sign_in == "delegated" else f"/users/{quote(options.mailbox, safe='@')}"
 
 
 def parse(answer: Answer, letter: Letter) -> list[RecipientOutcome]:

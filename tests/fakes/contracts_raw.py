@@ -21,6 +21,8 @@ from tests.fakes.vendor_contract import (
 )
 from tests.fakes.vendor_server import Reply, Request
 
+MAILBOX = {"mailbox": "news@acme.example", "oauth": {"client_id": "app-1"}}
+
 
 def ses() -> Contract:
     def read(request: Request) -> Understood:
@@ -224,17 +226,6 @@ def relay() -> Contract:
     )
 
 
-_MSGRAPH = {
-    "mailbox": "news@acme.example",
-    "oauth": {
-        "flow": "client-credentials",
-        "tenant": "acme.example",
-        "client_id": "app",
-        "client_secret": "secret-of-app",
-    },
-}
-
-
 def msgraph() -> Contract:
     def read(request: Request) -> Understood:
         assert (request.method, request.target) == ("POST", "/users/news@acme.example/sendMail")
@@ -251,7 +242,7 @@ def msgraph() -> Contract:
             return Reply(400, {"error": {"code": "ErrorMimeContentInvalidBase64String", "message": "Invalid base64"}})
         return None
 
-    return Contract("msgraph", _MSGRAPH, read, lambda _: Reply(202), probe, recipients=500)
+    return Contract("msgraph", MAILBOX, read, lambda _: Reply(202), probe, recipients=500)
 
 
 def gmail() -> Contract:
@@ -276,7 +267,7 @@ def gmail() -> Contract:
 
     return Contract(
         "gmail-api",
-        {"mailbox": "news@acme.example", "oauth": {"client_id": "app"}},
+        MAILBOX,
         read,
         lambda _: Reply(200, {"id": "18c", "threadId": "18c", "labelIds": ["SENT"]}),
         probe,

@@ -180,16 +180,6 @@ async def test_a_token_that_is_refused_is_renewed_once_and_the_message_goes() ->
         assert len(node.server.requests) == 3
 
 
-async def test_a_persons_token_sends_from_its_own_mailbox_and_is_never_shown() -> None:
-    def echo(request: Request) -> Reply:
-        return Reply(403, {"error": {"code": "Forbidden", "message": f"not for {request.headers['authorization']}"}})
-
-    async with vendor_node("msgraph", echo, oauth={"client_id": "app"}) as node:
-        (outcome,) = await node.send(message())
-        assert node.server.requests[0].target == "/me/sendMail"
-    assert outcome.text == "Forbidden: not for Bearer ***"
-
-
 async def test_a_token_that_is_refused_again_takes_the_node_out() -> None:
     refusal = {"error": {"code": "InvalidAuthenticationToken", "message": "Access token validation failure"}}
     async with vendor_node("msgraph", lambda _: Reply(401, refusal)) as node:

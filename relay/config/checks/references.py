@@ -213,7 +213,23 @@ def _check_pools(names: _Names, pool_names: list[_Word | None]) -> None:
         )
         visited = (name is not None and name.value in guests) or (guest_of_default and pool.has("default"))
         if empty and not visited and names.complete:
-            names.fault(pool.path, pool.node.place, "the pool has no node", "add one under `nodes`, or remove the pool")
+            hint = "add one under `nodes`, or remove the pool"
+            if _is_used(names, pool, name):
+                names.fault(pool.path, pool.node.place, "the pool has no node, and bridges lead to it", hint)
+            else:  # on its way in or out: nodes and bridges are moved one by one
+                names.report.warn_at(pool.node.place, key_path(pool.path), f"the pool has no node; {hint}")
+
+
+def _is_used(names: _Names, pool: _Item, name: _Word | None) -> bool:
+    """Whether a bridge leads to the pool."""
+    for bridge in names.bridges:
+        word = bridge.word("pool")
+        if word is None:
+            if not bridge.has("pool") and pool.has("default"):
+                return True
+        elif name is not None and word.value == name.value:
+            return True
+    return False
 
 
 def _check_nodes(names: _Names, pool_names: list[_Word | None]) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from relay.config.models.admin import Admin, AdminModel, WebhookModel
 from relay.config.models.server import (
     AccountModel,
     DkimModel,
@@ -18,6 +19,7 @@ from relay.config.models.server import (
     MtaModel,
     ReloadModel,
     RetryModel,
+    SecretsModel,
     SpoolModel,
     Store,
     StoreModel,
@@ -56,6 +58,8 @@ class Config(Options):
     """Storing a message must end within this time, else the client hears 451 and nothing is delivered."""
     drain: Annotated[Period, Field(le=3600.0)] = 25.0
     """Time to finish what runs when the relay is told to stop."""
+    secrets: SecretsModel = SecretsModel()
+    """Keys of sealed secrets."""
     headers: Annotated[Headers, Field(default_factory=dict)]
     """Headers added to every message."""
     dkim: tuple[DkimModel, ...] = ()
@@ -76,6 +80,10 @@ class Config(Options):
     """What is kept about finished messages."""
     log: LogModel = LogModel()
     """What is written, and where."""
+    admin: Admin = AdminModel()
+    """The admin server; `off` for none."""
+    webhooks: tuple[WebhookModel, ...] = ()
+    """Who is told of events by HTTP."""
     bridges: tuple[BridgeModel, ...] = ()
     """Logins of clients."""
     pools: tuple[PoolModel, ...] = ()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from relay.bridges.credentials import parse_secret
-from relay.cli.yaml_edit import edit
 from relay.config import values
+from relay.config.change import edit
 from relay.config.load import load
 from tests.unit.cli.conftest import CONFIG, Cli
 

@@ -26,16 +26,14 @@ SOUND = {
     "resend": "api_key: re_key",
     "mailersend": "api_key: mlsn.key",
     "mumara-one": "url: 'https://mumara.example/v1/send', token: mumara",
-    "msgraph": "mailbox: n@acme.example, oauth: "
-    "{flow: client-credentials, tenant: t, client_id: c, client_secret: sec-1}",
-    "gmail-api": "mailbox: n@acme.example, oauth: {client_id: c, refresh_token: secret-2}",
+    "msgraph": "mailbox: news@acme.example, oauth: {client_id: app-1}",
+    "gmail-api": "mailbox: news@acme.example, oauth: {client_id: app-1, client_secret: oauth-1}",
     "relay": "url: 'https://relay.example', token: bridge-token",
 }
 
 
 def text(kind: str, options: str = "") -> str:
-    sound = SOUND[kind].partition(", oauth:")[0] if options.startswith("oauth:") else SOUND[kind]
-    given = ", ".join(part for part in (sound, options) if part)
+    given = ", ".join(part for part in (SOUND[kind], options) if part)
     nodes = f"[{{name: n1, type: {kind}, {given}}}, {{name: spare, type: sandbox}}]"
     return text_with(pools=f"pools:\n  - {{name: main, id: 1, nodes: {nodes}}}\n")
 
@@ -47,7 +45,7 @@ def node(folder: Path, kind: str, options: str = "") -> Node:
 @pytest.mark.parametrize("kind", SOUND)
 def test_each_type_loads_with_its_credentials_alone(tmp_path: Path, kind: str) -> None:
     loaded = load_text(tmp_path, text(kind))
-    assert loaded.warnings == ()
+    assert [warning for warning in loaded.warnings if "itself stands in the file" not in warning.what] == []
     (pool,) = values.pools(loaded.config)
     assert pool.nodes[0].type == kind
     shown = repr(values.options_of_nodes(loaded.config)["n1"])
@@ -61,8 +59,7 @@ def test_each_type_loads_with_its_credentials_alone(tmp_path: Path, kind: str) -
         "zepto",
         "re_key",
         "bridge-token",
-        "sec-1",
-        "secret-2",
+        "oauth-1",
     ):
         assert secret not in shown
 
@@ -91,8 +88,6 @@ def test_each_type_needs_its_credentials(tmp_path: Path, kind: str) -> None:
         ("mailgun", "region: mars", "us, eu or eu|must be"),
         ("mailgun", "regoin: eu", 'did you mean "region"'),
         ("sparkpost", "batch: 0", "at least 1"),
-        ("gmail-api", "oauth: {flow: client-credentials, client_id: c, client_secret: s}", "has no flow"),
-        ("msgraph", "oauth: {flow: client-credentials, client_id: c, client_secret: s}", "needs tenant"),
     ],
 )
 def test_what_cannot_work_is_refused_with_its_reason(tmp_path: Path, kind: str, options: str, words: str) -> None:
@@ -132,10 +127,11 @@ def test_the_router_learns_what_a_vendor_carries(tmp_path: Path) -> None:
 
 
 def test_a_pool_that_no_report_can_leave_through_is_warned_of(tmp_path: Path) -> None:
-    alone = text_with(pools="pools:\n  - {name: main, id: 1, nodes: [{name: n1, type: resend, api_key: re_1}]}\n")
+    nodes = "[{name: n1, type: resend, api_key: '${PW}'}]"
+    alone = text_with(pools=f"pools:\n  - {{name: main, id: 1, nodes: {nodes}}}\n")
     (warning,) = load_text(tmp_path, alone).warnings
     assert "null reverse-path" in str(warning)
-    carried = alone.replace("api_key: re_1", "api_key: re_1, null_sender: true")
+    carried = alone.replace("type: resend", "type: resend, null_sender: true")
     assert load_text(tmp_path, carried).warnings == ()
     off = alone + "dsn: {enabled: false}\n"
     assert load_text(tmp_path, off).warnings == ()

@@ -10,6 +10,7 @@ from relay.app.settings import Settings
 from relay.events import Events
 from relay.history import HistorySink
 from relay.history.sqlite import SqliteHistory
+from relay.idempotency.sqlite import SqliteKeys
 from relay.logs.log import Log
 from relay.sinks import CountSink, LogSink
 from relay.spool.sqlite import SqliteSpool
@@ -29,6 +30,7 @@ class Stores:
     history: SqliteHistory
     events: Events
     counts: CountSink
+    keys: SqliteKeys
 
     def set_bounds(self, settings: Settings) -> None:
         """Those of this configuration, from now on."""
@@ -41,6 +43,7 @@ class Stores:
         )
 
     async def close(self) -> None:
+        await self.keys.close()
         await self.spool.close()
         await self.state.close()
         await self.history.close()
@@ -69,7 +72,7 @@ async def open_stores(settings: Settings, shard: str, log: Log) -> Stores:
         await spool.close()
         await history.close()
         raise
-    return Stores(spool, state, history, events, counts)
+    return Stores(spool, state, history, events, counts, SqliteKeys(directory / "idempotency.db", shard))
 
 
 def _max_events(settings: Settings) -> int:

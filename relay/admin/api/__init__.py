@@ -1,0 +1,1 @@
+"""The HTTP API: paths and words of HTTP over the services."""

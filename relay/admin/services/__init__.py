@@ -1,0 +1,1 @@
+"""What operators can see and do, as plain values; pages and API are two faces of it."""
