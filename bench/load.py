@@ -151,18 +151,25 @@ class Sink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What is sent. `rate` in messages a second, 0 = as fast as it goes; `login`: `user:password`."""
+    """What is sent.
+
+    Attributes:
+        login: `user:password`, of which there are `logins` (`client.numbered`).
+        address: of this machine, where the source's connections come from; the probe's come from 127.0.0.1.
+    """
 
     sessions: int
     size: int = 4096
     recipients: int = 1
     fresh: bool = False
     login: str = ""
+    logins: int = 1
     tls: bool = False
+    address: str = ""
 
     @property
     def needs_own_source(self) -> bool:
-        return self.fresh or self.tls or bool(self.login)
+        return self.fresh or self.tls or bool(self.login or self.address)
 
 
 class _Client:
@@ -215,7 +222,7 @@ def _smtp_source(load: Load, port: int, messages: int) -> list[str]:
 def _own_source(load: Load, port: int, messages: int, rate: float) -> list[str]:
     command = [sys.executable, "-m", "bench.client", "source", "--port", str(port), "--messages", str(messages)]
     command += ["--sessions", str(load.sessions), "--size", str(load.size), "--recipients", str(load.recipients)]
-    command += ["--rate", str(rate), *_door(load)]
+    command += ["--rate", str(rate), "--logins", str(load.logins), "--address", load.address, *_door(load)]
     return [*command, "--fresh"] if load.fresh else command
 
 

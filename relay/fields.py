@@ -25,6 +25,7 @@ from pydantic import (
     StringConstraints,
 )
 
+from relay.domains import a_labels
 from relay.units import Duration
 
 SECRET_LIMIT = 1024
@@ -88,7 +89,7 @@ def _host(text: str) -> str:
         raise ValueError("write the host name alone; scheme, port and login have keys of their own")
     name = text.removesuffix(".")
     try:
-        ascii_name = name if name.isascii() else name.encode("idna").decode("ascii")
+        ascii_name = a_labels(name)
     except UnicodeError:
         raise ValueError("not a host name") from None
     if not ascii_name or len(ascii_name) > 253 or not all(_HOST_LABEL.fullmatch(p) for p in ascii_name.split(".")):

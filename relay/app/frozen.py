@@ -11,9 +11,7 @@ import pickle
 from typing import Any, cast
 
 from relay.config.load import Loaded
-from relay.config.models.traffic import NODE_CLASSES, NodeModel
-
-_KIND_OF = {node_class: kind for kind, node_class in NODE_CLASSES.items()}
+from relay.config.models.traffic import NODE_CLASSES, NodeModel, kind_of
 
 
 def freeze(loaded: Loaded) -> bytes:
@@ -29,10 +27,10 @@ def thaw(frozen: bytes) -> Loaded:
 
 
 class _Pickler(pickle.Pickler):
-    """The classes of nodes are made at import and stand in no module under their names."""
+    """The classes of nodes are made when they are needed and stand in no module under their names."""
 
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, type) and (kind := _KIND_OF.get(cast("Any", obj))) is not None:
+        if isinstance(obj, type) and issubclass(obj, NodeModel) and (kind := kind_of(obj)):
             return _node_class, (kind,)
         return NotImplemented
 

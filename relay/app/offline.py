@@ -129,16 +129,18 @@ class _Stopped:
     async def _shared(self) -> tuple[Settings, Mapping[str, Upstream], State]:
         import random
 
-        from relay.app.drivers import make_drivers
+        from relay.app.drivers import make_desk, make_drivers
         from relay.app.settings import Settings
         from relay.state.memory import MemoryState
         from relay.state.sqlite import SqliteState
 
         settings = Settings(self._path, self._loaded)
-        drivers = make_drivers(settings, rng=random.Random())
+        desk = make_desk(settings, lambda _node, _error, _account: None)
+        drivers = make_drivers(settings, rng=random.Random(), desk=desk)
+        self._stack.push_async_callback(desk.close)
         for driver in drivers.values():
             self._stack.push_async_callback(driver.close)
-        _become_owner(self._site.directory)  # all is imported: the other user might not be able to read our code
+        become_owner(self._site.directory)  # all is imported: the other user might not be able to read our code
         file = self._site.state_directory / "state.db"
         state: State = MemoryState()
         if self._lasting or file.exists():
@@ -149,7 +151,7 @@ class _Stopped:
         return self._parts
 
 
-def _become_owner(directory: Path) -> None:
+def become_owner(directory: Path) -> None:
     """Go on as the user that the relay runs as: files that root left behind would keep it from starting."""
     if os.geteuid() != 0 or not directory.exists():
         return

@@ -14,13 +14,13 @@ import os
 import random
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from relay.acceptance import Acceptance
 from relay.app.parts import Bind, ListenerParts, Parts
 from relay.app.shared import Shared
-from relay.app.stores import Stores
+from relay.app.store_set import Stores
 from relay.bridges.credentials import PasswordChecker
 from relay.bridges.registry import BridgeGate
 from relay.delivery.attempt import Attempts
@@ -28,13 +28,15 @@ from relay.delivery.direct import Direct
 from relay.delivery.dispatcher import Dispatcher
 from relay.delivery.fleet import Fleet
 from relay.delivery.keeper import HealthKeeper
+from relay.delivery.quotas import Quotas
 from relay.delivery.render import Renderer
 from relay.delivery.reports import Reports
 from relay.delivery.tally import Tally
 from relay.ids import IdSource
 from relay.listener.server import Listener
 from relay.logs.log import Log
-from relay.pools.pool import Node
+from relay.oauth.desk import TokenDesk
+from relay.pools.pool import Node, Pool
 from relay.process.listen_sockets import is_own, shut
 from relay.router.router import Router
 from relay.tap import Tap
@@ -62,6 +64,7 @@ class Plant:
     doors: listeners with their sockets, bound; see `open`.
     shard: of this worker; index: its number.
     tap: where dialogue is listened to; the drivers of all parts must have the same one.
+    desk: gives the drivers of all parts their tokens.
     """
 
     def __init__(
@@ -75,10 +78,12 @@ class Plant:
         shard: str,
         index: int,
         tap: Tap,
+        desk: TokenDesk,
     ) -> None:
         self.parts = parts
         self.stores = stores
         self.tap = tap
+        self.desk = desk
         self._log = log
         self._shares = {bridge.name: bridge.share for bridge in parts.settings.bridges}
         settings, clock, rng = parts.settings, time.time, random.Random()
@@ -95,7 +100,11 @@ class Plant:
             clock=clock,
             on_change=lambda: self.dispatcher.changed(),
             owner=f"{os.uname().nodename}:{os.getpid()}",
+            start=shared.start if settings.config.health.test_at_start else "",
         )
+        self.quotas = Quotas(self.fleet, events, self._use_quotas)
+        self.on_caps: Callable[[Mapping[str, Pool]], None] = lambda _: None
+        """Called with the pools whenever vendors told other caps than before."""
         self.tally = Tally(state)
         self._renderer = Renderer(
             headers=tuple(settings.config.headers.items()),
@@ -144,6 +153,7 @@ class Plant:
             clock=clock,
             rng=rng,
             hand_in=self.dispatcher.hand_in,
+            ready=self.keeper.first_tests,
         )
         self.gate = BridgeGate(parts.registry, PasswordChecker(), shared.throttle)
         self.acceptance = Acceptance(
@@ -169,6 +179,17 @@ class Plant:
         )
 
     @property
+    def pools(self) -> Mapping[str, Pool]:
+        """With the caps that hold: of the configuration and of the vendors."""
+        return self.quotas.over(self.parts.pools)
+
+    def _use_quotas(self) -> None:
+        pools = self.pools
+        self.router.replace_pools(pools.values())
+        self.on_caps(pools)
+        self.dispatcher.changed()
+
+    @property
     def listeners(self) -> list[Listener]:
         """All that have sessions or may get some."""
         return [*(door.listener for door in self._doors.values()), *self._retired]
@@ -186,7 +207,8 @@ class Plant:
         # Who is asked for a node must know it: fleet before router, both before those who ask them.
         self.keeper.replaced(settings.health, swap.touched + swap.removed)
         self.fleet.replace(parts.pools, parts.drivers)
-        self.router.replace_pools(parts.pools.values())
+        self.router.replace_pools(self.pools.values())
+        self.quotas.look_anew()
         self._attempts.policy = settings.retry
         self._renderer.headers = tuple(settings.config.headers.items())
         self._renderer.signer = parts.signer
@@ -269,6 +291,7 @@ class Plant:
         for listener in self.listeners:
             await listener.close()
         await self.fleet.close()
+        await self.desk.close()
         await self.router.close()
         await self.tally.flush()
 

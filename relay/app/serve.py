@@ -28,9 +28,7 @@ Companion = Callable[[Settings, LogSettings, WorkerContext], int]
 def serve(settings: Settings, companions: Mapping[str, Companion] | None = None) -> int:
     """Run the relay until it is told to stop; the exit code."""
     try:
-        settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        settings.state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        RunLock(settings.directory)
+        _make_folders(settings)
         settings.signer()
         for listener in settings.config.listeners:
             settings.tls_context(listener)
@@ -40,6 +38,9 @@ def serve(settings: Settings, companions: Mapping[str, Companion] | None = None)
     except AlreadyRunning as error:
         sys.stderr.write(f"relay: {error}\n")
         return os.EX_UNAVAILABLE
+    except _NoFolder as error:
+        sys.stderr.write(f"relay: {error}\n")
+        return os.EX_CANTCREAT
     except (ConfigError, OSError) as error:
         sys.stderr.write(f"relay: {error}\n")
         return os.EX_CONFIG
@@ -70,6 +71,25 @@ def serve(settings: Settings, companions: Mapping[str, Companion] | None = None)
         on_exit=clear,
         companions={name: beside(companion) for name, companion in (companions or {}).items()},
     ).run()
+
+
+class _NoFolder(RelayError):
+    """A folder of the store cannot be used."""
+
+
+def _make_folders(settings: Settings) -> None:
+    """The folders of the store, and the lock that keeps a second relay out. Raises AlreadyRunning, _NoFolder."""
+    folder = settings.directory
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        RunLock(folder)
+        folder = settings.state_directory
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise _NoFolder(
+            f"the folder {folder} of `store` cannot be used: {error.strerror or error}; give the user of the relay the "
+            "right to write there, or name another folder"
+        ) from error
 
 
 def run_worker(settings: Settings, log_settings: LogSettings, context: WorkerContext, shared: Shared) -> int:

@@ -14,13 +14,14 @@ from dataclasses import asdict
 from typing import Any
 
 from relay.acceptance import Acceptance
+from relay.app.drivers import make_desk
 from relay.app.frozen import thaw
 from relay.app.parts import ListenerParts, Parts, make_parts
 from relay.app.plant import Plant
 from relay.app.reload import Reloader
 from relay.app.settings import Settings
 from relay.app.shared import Shared
-from relay.app.stores import open_stores
+from relay.app.store_set import open_stores
 from relay.bridges.registry import BridgeGate
 from relay.control.intake import Intake, IntakeLimits
 from relay.control.operator import Operator
@@ -30,6 +31,7 @@ from relay.delivery.dispatcher import Dispatcher
 from relay.delivery.suspects import Verdict, judge
 from relay.envelope import Message
 from relay.errors import ConfigError, SpoolError, StateUnavailable
+from relay.history.sqlite import forget_abandoned
 from relay.listener.server import Listener
 from relay.logs.log import Log
 from relay.process.listen_sockets import ListenAddress, bind_one, is_own, shut
@@ -72,6 +74,7 @@ class Worker:
         self._reload_wanted = asyncio.Event()
         self._phase = "starting"
         self._tap = Tap()
+        self._desk = make_desk(settings, self._token_failed)
         self._unadoptable: set[str] = set()
 
     # What tests and tools look at
@@ -111,6 +114,7 @@ class Worker:
                 background = [
                     tasks.create_task(self._deliver(suspects), name="dispatcher"),
                     tasks.create_task(self.plant.keeper.run(), name="keeper"),
+                    tasks.create_task(self.plant.quotas.run(), name="quotas"),
                     tasks.create_task(self._flush(), name="flush"),
                     tasks.create_task(self._reload_when_asked(), name="reload"),
                     tasks.create_task(self.reloader.follow(), name="follow"),
@@ -135,6 +139,11 @@ class Worker:
         """See `Reloader.reload`."""
         return await self.reloader.reload()
 
+    def _token_failed(self, node: str, error: str, account: bool) -> None:
+        fleet = self.plant.fleet
+        pool = fleet.pool_of(node).name if node in fleet else ""
+        self.events.node_token_failed(node=node, pool=pool, error=error, account=account)
+
     # Starting
 
     async def _open(self) -> None:
@@ -152,6 +161,7 @@ class Worker:
             shard=self._shard,
             index=self._context.index,
             tap=self._tap,
+            desk=self._desk,
         )
         self.reloader = Reloader(
             self.plant,
@@ -185,8 +195,10 @@ class Worker:
             phase=lambda: self._phase,
             workers=self._settings.workers,
         )
+        plant.on_caps = lambda pools: self.operator.use(pools, plant.parts.settings.retry)
         self.control = ControlServer(self.operator, socket_path(self._settings.directory, self._shard))
         await plant.router.refresh_health()
+        await plant.keeper.prepare(plant.fleet.names())
 
     def _parts(self) -> tuple[int, Parts]:
         """Of what runs in the other workers, and its generation."""
@@ -196,7 +208,7 @@ class Worker:
             settings = Settings(settings.path, thaw(frozen), started_as=settings.site)
         level = settings.log
         self._log.set_level("error" if level.errors_only else level.level)
-        return generation, make_parts(settings, rng=random.Random(), tap=self._tap)
+        return generation, make_parts(settings, rng=random.Random(), tap=self._tap, desk=self._desk)
 
     def _doors(self, parts: Parts) -> list[tuple[ListenerParts, socket.socket]]:
         """Listeners with their sockets: those the parent has bound for us, and of our own where a reload since has
@@ -220,7 +232,7 @@ class Worker:
         return doors
 
     def _taken(self, parts: Parts) -> None:
-        self.operator.use(parts.pools, parts.settings.retry)
+        self.operator.use(self.plant.pools, parts.settings.retry)
 
     async def _recover(self) -> list[str]:
         """Close what a crash left open: name possible duplicates and set poison aside.
@@ -313,6 +325,15 @@ class Worker:
         while True:
             await asyncio.sleep(ADOPT_EVERY_S)
             await self._sift(await self._adopt())
+            if self._context.index == 0:
+                settings = self._settings
+                await asyncio.to_thread(
+                    forget_abandoned,
+                    settings.directory,
+                    settings.shards,
+                    max_age_s=settings.config.history.keep_for,
+                    now=time.time(),
+                )
 
     async def _watch_spool(self) -> None:
         """A store that failed an fsync cannot be believed again: end, so that a fresh process opens it anew (R03)."""

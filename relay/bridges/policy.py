@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import idna
-
 from relay.bridges.bridge import Bridge
+from relay.domains import domain_key
 from relay.envelope import Reply
 
 SENDER_REFUSED = Reply(550, "5.7.1", "Sender address not allowed for this login")
@@ -56,16 +55,6 @@ class SenderList:
                 return True
             domain = domain.partition(".")[2]
         return False
-
-
-def domain_key(domain: str) -> str:
-    """The form in which domains compare: lower-case A-labels; a domain that has none stays as it is, lower case."""
-    if domain.isascii():
-        return domain.lower()
-    try:
-        return idna.encode(domain, uts46=True, transitional=False).decode("ascii")
-    except idna.IDNAError:
-        return domain.lower()
 
 
 class BridgePolicy:

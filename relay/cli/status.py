@@ -176,9 +176,13 @@ def state_of(row: dict[str, Any]) -> str:
 
 
 def caps_of(row: dict[str, Any]) -> str:
-    """`3/10000/h`: used, limit, window."""
+    """`3/10000/h`: used, limit, window; and who set it where that was not the configuration."""
     units = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "day"}
-    caps = [f"{c['used']}/{c['limit']}/{units.get(c['window_s'], age(c['window_s']))}" for c in row["caps"]]
+    caps = []
+    for cap in row["caps"]:
+        who = cap.get("source", "configuration")
+        said = "" if who == "configuration" else f" ({who})"
+        caps.append(f"{cap['used']}/{cap['limit']}/{units.get(cap['window_s'], age(cap['window_s']))}{said}")
     return " ".join(caps) or "none"
 
 

@@ -19,6 +19,8 @@ from relay.config.models import Config
 from relay.config.models.shapes import Address
 from relay.config.models.traffic import NODE_CLASSES, NodeModel
 from relay.units import parse_duration, parse_size
+from relay.upstreams.api_options import ApiOptions, ShownOptions
+from relay.upstreams.smtp_options import SmtpOptions
 
 _WIDTH = 110
 _HEAD = """\
@@ -31,6 +33,53 @@ _HEAD = """\
 
 _BRIEF = "brief"
 """Marks a node of which only what its type adds is shown."""
+
+_VENDORS: dict[str, dict[str, Any]] = {
+    "ses": {
+        "region": "eu-west-1",
+        "access_key_id": "${SES_ACCESS_KEY_ID}",
+        "secret_access_key": "${file:/run/secrets/ses}",
+        "session_token": "${SES_SESSION_TOKEN}",
+        "profile": "relay",
+        "role_arn": "arn:aws:iam::111122223333:role/relay",
+        "external_id": "acme",
+        "configuration_set": "transactional",
+        "identity_arn": "arn:aws:ses:eu-west-1:111122223333:identity/acme.example",
+        "base_url": "https://gateway.acme.example",
+        "ca_file": "conf/tls/ca.pem",
+        "proxy": "http://proxy.acme.example:3128",
+    },
+    "sendgrid": {"api_key": "${SENDGRID_KEY:-SG.change-me}", "on_behalf_of": "acme", "ip_pool": "transactional"},
+    "mailgun": {"domain": "mg.acme.example", "api_key": "${MAILGUN_KEY:-change-me}"},
+    "postmark": {"server_token": "${POSTMARK_TOKEN:-change-me}"},
+    "sparkpost": {
+        "api_key": "${SPARKPOST_KEY:-change-me}",
+        "subaccount": '"7"',
+        "ip_pool": "transactional",
+        "return_path": "bounces@mail.acme.example",
+    },
+    "mandrill": {
+        "api_key": "${MANDRILL_KEY:-change-me}",
+        "ip_pool": "Main Pool",
+        "return_path_domain": "mail.acme.example",
+    },
+    "elasticemail": {"api_key": "${ELASTICEMAIL_KEY:-change-me}", "ip_pool": "Main", "channel": "relay"},
+    "mailjet": {"api_key": "${MAILJET_KEY:-change-me}", "secret_key": "${MAILJET_SECRET:-change-me}"},
+    "smtp2go": {"api_key": "${SMTP2GO_KEY:-api-change-me}"},
+    "brevo": {"api_key": "${BREVO_KEY:-xkeysib-change-me}"},
+    "zeptomail": {"token": "${ZEPTOMAIL_TOKEN:-change-me}", "bounce_address": "bounces@bounce.acme.example"},
+    "resend": {"api_key": "${RESEND_KEY:-re_change-me}"},
+    "mailersend": {"api_key": "${MAILERSEND_KEY:-mlsn.change-me}"},
+    "mumara-one": {"url": "https://bridge.mumara.example/v1/send", "token": "${MUMARA_TOKEN:-change-me}"},
+    "msgraph": {"mailbox": "news@acme.example", "oauth": "{client_id: app, tenant: acme.example}"},
+    "gmail-api": {"mailbox": "news@acme.example", "oauth": "{client_id: app.apps.googleusercontent.com}"},
+    "relay": {
+        "url": "https://relay.other.example",
+        "token": "${OTHER_RELAY_TOKEN:-change-me}",
+        "host": "smtp.other.example",
+    },
+}
+"""A node of each vendor; what all of them share is shown at the first."""
 
 _SAMPLES: dict[str, Any] = {
     "version": 1,
@@ -87,10 +136,24 @@ _SAMPLES: dict[str, Any] = {
                 {
                     "type": "smtp",
                     "name": "primary",
+                    "preset": "ses-smtp",
+                    "region": "us-east-1",
                     "host": "smtp.acme.example",
                     "verify": "{ca_file: conf/tls/ca.pem, hostname: smtp.acme.example}",
                     "username": "relay",
                     "password": "${file:/run/secrets/primary}",
+                    "oauth": {
+                        "provider": "microsoft",
+                        "tenant": "acme.example",
+                        "client_id": "00000000-0000-0000-0000-000000000000",
+                        "client_secret": "${file:/run/secrets/oauth_client}",
+                        "refresh_token": "${file:/run/secrets/oauth_refresh}",
+                        "key_file": "conf/google-service-account.json",
+                        "account": "news@acme.example",
+                        "token_url": "https://login.microsoftonline.us/acme.example/oauth2/v2.0/token",
+                        "device_url": "https://login.microsoftonline.us/acme.example/oauth2/v2.0/devicecode",
+                        "authorize_url": "https://login.microsoftonline.us/acme.example/oauth2/v2.0/authorize",
+                    },
                     "source_address": "192.0.2.25",
                     "ehlo": "relay.acme.example",
                     "caps": {"second": "14", "minute": "600", "hour": "{limit: 10000, spread: true}", "day": "100000"},
@@ -119,13 +182,30 @@ _SAMPLES: dict[str, Any] = {
                     "reply": "550 5.1.1 no such mailbox",
                 }
             ],
-        }
+        },
+        *(
+            {_BRIEF: True, "type": kind, "name": kind, "pool": "acme-transactional", **sample}
+            for kind, sample in _VENDORS.items()
+        ),
     ],
 }
 """Values shown for keys that have no default, as YAML text. A string under a key that has a default is shown beside it
 only when the key is required in this example."""
 
-_SHOWN = {"hostname", "mtas", "headers", "networks", "senders", "pool", "mta", "caps", "default", "sender_domains"} | {
+_SHOWN = {
+    "url",
+    "token",
+    "hostname",
+    "mtas",
+    "headers",
+    "networks",
+    "senders",
+    "pool",
+    "mta",
+    "caps",
+    "default",
+    "sender_domains",
+} | {
     "second",
     "minute",
     "hour",
@@ -150,14 +230,23 @@ def _model_lines(model: type[BaseModel], sample: dict[str, Any], indent: int, *,
 
 
 def _ordered(model: type[BaseModel], *, brief: bool) -> list[tuple[str, FieldInfo]]:
-    """Fields as declared; of a node first what it is, then what its type adds, then what every node has."""
+    """Fields as declared; of a node first what it is, then what its type adds, then what every node has. Brief: what
+    others show already is left out."""
     fields = list(model.model_fields.items())
     if not issubclass(model, NodeModel):
         return fields
     first = ["name", "type", "pool"]
     common = set(NodeModel.model_fields).difference(first)
     fields.sort(key=lambda item: first.index(item[0]) if item[0] in first else len(first) + (item[0] in common))
-    return [item for item in fields if item[0] not in common] if brief else fields
+    if not brief:
+        return fields
+    if model is not NODE_CLASSES["ses"] and issubclass(model, ApiOptions):
+        common.update(ApiOptions.model_fields)
+    if model is not NODE_CLASSES["sendgrid"] and issubclass(model, ShownOptions):
+        common.update(ShownOptions.model_fields)
+    if model is NODE_CLASSES["relay"]:
+        common.update(set(SmtpOptions.model_fields) - {"host"})
+    return [item for item in fields if item[0] not in common]
 
 
 def _comment(field: FieldInfo, indent: int) -> Iterator[str]:

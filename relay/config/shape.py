@@ -90,13 +90,10 @@ def _failed_paths(root: Node) -> list[Path]:
 
 
 def _tree_path(loc: tuple[int | str, ...]) -> Path:
-    """A pydantic location without the parts that name variants of a model: `{flag}`, `[key]`, a node's type."""
-    path: list[str | int] = []
-    for part in loc:
-        is_kind = len(path) >= 2 and path[-2] == "nodes" and isinstance(path[-1], int) and part in KINDS
-        if not (is_kind or (isinstance(part, str) and (part == "[key]" or re.fullmatch(r"\{\w+\}", part)))):
-            path.append(part)
-    return tuple(path)
+    """A pydantic location without the parts that name variants of a model: `{flag}`, `[key]`."""
+    return tuple(
+        part for part in loc if not (isinstance(part, str) and (part == "[key]" or re.fullmatch(r"\{\w+\}", part)))
+    )
 
 
 _FINE, _ITEM, _KEY = range(3)

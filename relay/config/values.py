@@ -97,6 +97,7 @@ def _pool(config: Config, pool: PoolModel) -> Pool:
 
 
 def _node(node: NodeModel, pool: str) -> Node:
+    carries = node.carries
     return Node(
         name=node.name,
         pool=pool,
@@ -106,9 +107,10 @@ def _node(node: NodeModel, pool: str) -> Node:
         caps=caps_of(node.caps),
         connections=node.connections,
         sender_domains=frozenset(node.sender_domains),
-        max_size=node.max_size or 0,
-        max_recipients=node.max_recipients,
-        smtputf8=node.smtputf8,
+        max_size=_least(node.max_size or 0, carries.max_size),
+        max_recipients=_least(node.max_recipients, carries.max_recipients),
+        smtputf8=node.smtputf8 and carries.smtputf8,
+        null_sender=carries.null_sender,
         headers=tuple(node.headers.items()),
         return_path=node.return_path or "",
         from_name=node.from_.name,
@@ -116,6 +118,11 @@ def _node(node: NodeModel, pool: str) -> Node:
         reply_to=node.from_.reply_to or "",
         eight_bit=node.eight_bit,
     )
+
+
+def _least(*limits: int) -> int:
+    """The smallest limit; 0 is none."""
+    return min((limit for limit in limits if limit), default=0)
 
 
 def _bridge(config: Config, bridge: BridgeModel, pool: PoolModel, largest: int) -> Bridge:

@@ -18,13 +18,14 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 import relay
+from relay.control.advice import advice
 from relay.control.intake import Intake
 from relay.control.outlook import BUSY, Chance, Outlook, outlook
 from relay.control.protocol import ControlError, TryAgain, UnknownName
 from relay.control.views import depth_row, health_row, meant_by, message_row, node_row, outlook_row
 from relay.control.views import selection as chosen_by
 from relay.delivery.dispatcher import Dispatcher
-from relay.delivery.keeper import TICK_S, HealthKeeper
+from relay.delivery.keeper import TICK_S, HealthKeeper, probed
 from relay.envelope import Message
 from relay.errors import SpoolError
 from relay.events import Events
@@ -306,9 +307,17 @@ class Operator:
 
         async def test(name: str) -> dict[str, Any]:
             async with places:
-                probe = await (self._keeper.test(name) if self._keeper else self._drivers[name].probe())
-            well = probe.outcome.status is Status.DELIVERED
-            return {"name": name, "ok": well, "answer": describe(probe.outcome), "steps": list(probe.steps)}
+                probe = await (
+                    self._keeper.test(name) if self._keeper else probed(self._drivers[name], name, self._events)
+                )
+            return {
+                "name": name,
+                "type": self._nodes[name][1].type,
+                "ok": probe.outcome.status is Status.DELIVERED,
+                "answer": describe(probe.outcome),
+                "advice": advice(probe.outcome),
+                "steps": list(probe.steps),
+            }
 
         return await asyncio.gather(*(test(name) for name in names or self._nodes))
 

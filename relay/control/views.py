@@ -114,6 +114,7 @@ def node_row(
                 "limit": cap.limit,
                 "used": fill.used,
                 "free_at": fill.free_at if fill.free_at > now else None,
+                "source": cap.source or "configuration",
             }
             for cap, fill in zip(node.caps, usage, strict=False)
         ],

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from relay.domains import domain_key
 from relay.dsn import RETURN_BYTES, Action, Reporter, build_dsn, due
 from relay.envelope import Content, Facts, Lane, Message, Recipient
 from relay.errors import SpoolError
@@ -162,7 +163,7 @@ def reporter_for(reporter: Reporter, pool: Pool | None, message: Message) -> Rep
     if not nodes or any(not node.sender_domains or domain.lower() in node.sender_domains for node in nodes):
         return reporter
     able = {domain for node in nodes for domain in node.sender_domains}
-    of_message = message.facts.from_domain or message.sender_domain
+    of_message = domain_key(message.facts.from_domain or message.sender_domain)
     return replace(reporter, address=f"{name}@{of_message if of_message in able else min(able)}")
 
 

@@ -25,6 +25,9 @@ _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u
 """Controls, line separators, and direction marks that could make one text look like another."""
 
 
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+
+
 def readable(value: bytes, limit: int = 200) -> str:
     """A header value as people read it: encoded words decoded, controls gone, blanks single, cut to `limit`.
 
@@ -35,6 +38,17 @@ def readable(value: bytes, limit: int = 200) -> str:
     if not text.isascii() or not text.isprintable():
         text = _UNSEEN.sub(" ", text)
     return " ".join(text.split())[:limit].rstrip()
+
+
+def decoded(value: bytes) -> str:
+    """A header value as text in full, for writing it somewhere else: encoded words decoded, unfolded, controls made
+    blanks; marks of direction stay, because scripts need them. 8-bit that is no UTF-8 is read as Windows-1252."""
+    value = value.replace(b"\r\n", b"")
+    try:
+        text = _decode_words(value) if b"=?" in value else value.decode("utf-8")
+    except UnicodeDecodeError:
+        text = value.decode("cp1252", "replace")
+    return _CONTROLS.sub(" ", text).strip()
 
 
 def clean(text: str, limit: int = 500) -> str:

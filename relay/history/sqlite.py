@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -213,6 +213,28 @@ class SqliteHistory:
             ).fetchone()
             last = max(last, last_old)
         return min(last, number + TRIM_EVENTS - 1) if last >= number else None
+
+
+def forget_abandoned(directory: Path, shards: Collection[str], *, max_age_s: float, now: float) -> list[Path]:
+    """Remove the files that nobody trims any more once all they tell is too old: those of shards that there are no
+    more, and those that were moved aside. Blocking.
+
+    Args:
+        shards: those that have an owner, whose files trim themselves.
+    """
+    own = {f"history-{shard}.db" for shard in shards}
+    gone = []
+    for path in sorted((*directory.glob("history-*.db"), *directory.glob("history-*.db.unusable"))):
+        if path.name in own:
+            continue
+        parts = [path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))]
+        with contextlib.suppress(OSError):  # whatever it is, it stays, and is looked at again
+            # Written is what was told last: nothing in a file is younger than the file.
+            if max(part.lstat().st_mtime for part in parts if part.exists()) < now - max_age_s:
+                for part in parts:
+                    part.unlink(missing_ok=True)
+                gone.append(path)
+    return gone
 
 
 # Reading, from any process

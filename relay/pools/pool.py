@@ -20,12 +20,13 @@ class Cap:
     """At most `limit` recipients in any `window_s` seconds (rolling).
 
     `spread`: hand the limit out evenly over the window (one recipient each window/limit seconds) instead of allowing
-    it to burn in the first moment.
+    it to burn in the first moment. `source`: who set it where it was not the configuration, for people.
     """
 
     window_s: float
     limit: int
     spread: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ class Node:
         sender_domains: lower case; the node can only send for these (From header or reverse-path domain); empty = any.
         max_size: octets it can take, 0 = unknown.
         smtputf8: False when it is known that the node cannot take SMTPUTF8.
+        null_sender: False when the node cannot say the null reverse-path.
         headers: added to what passes here, wins over pool and global.
         return_path: reverse-path used instead of the client's (never instead of the null one), or empty.
         from_name, from_email, reply_to: defaults for what a message lacks, or empty.
@@ -57,6 +59,7 @@ class Node:
     max_size: int = 0
     max_recipients: int = 100
     smtputf8: bool = True
+    null_sender: bool = True
     headers: tuple[tuple[str, str], ...] = ()
     return_path: str = ""
     from_name: str = ""

@@ -308,9 +308,12 @@ def _judge(offered: Mapping[str, Outcome], *, others: Callable[[], bool]) -> dic
 def _is_about_capacity(outcome: Outcome) -> bool:
     """The whole message is refused for what it is, in a way another node may not mind: larger than this node takes
     (552, 5.3.4, HTTP 413; not 5.2.x, which is about one mailbox), or in need of SMTPUTF8 (5.6.7)
-    or of a conversion that nobody may make (5.6.3)."""
+    or of a conversion that nobody may make (5.6.3), or of a sender that a vendor's account is not verified for (5.7.1
+    from our own drivers; in SMTP that code says too many things)."""
     if outcome.status is not Status.REFUSED or outcome.scope is not Scope.MESSAGE:
         return False
+    if outcome.enhanced == "5.7.1":
+        return outcome.phase == "http"
     if outcome.enhanced:
         return outcome.enhanced in ("5.3.4", "5.6.3", "5.6.7")
     return outcome.code in (552, 413)

@@ -21,6 +21,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 
+from relay.domains import domain_key
 from relay.envelope import Message
 from relay.pools.health import NodeHealth, NodeStatus, free_at, is_available, settled
 from relay.pools.pool import Node, Pool, Rotation
@@ -56,6 +57,7 @@ class Verdict(StrEnum):
     SENDER = "sender"
     SIZE = "size"
     SMTPUTF8 = "smtputf8"
+    NULL_SENDER = "null-sender"
 
 
 class Considered(NamedTuple):
@@ -171,6 +173,8 @@ def unfit(node: Node, message: Message) -> tuple[Verdict, str] | None:
         return Verdict.DRAINED, "weight 0"
     if node.sender_domains:
         domain = message.facts.from_domain or message.sender_domain
+        if not domain.isascii():
+            domain = domain_key(domain)
         if domain not in node.sender_domains:
             allowed = _some(sorted(node.sender_domains))
             return Verdict.SENDER, f"sends only for {allowed}, not for {domain or 'a message without sender domain'}"
@@ -178,6 +182,8 @@ def unfit(node: Node, message: Message) -> tuple[Verdict, str] | None:
         return Verdict.SIZE, f"takes {node.max_size} octets, the message has {message.size}"
     if message.facts.smtputf8 and not node.smtputf8:
         return Verdict.SMTPUTF8, "cannot take SMTPUTF8"
+    if not message.sender and not node.null_sender:
+        return Verdict.NULL_SENDER, "cannot say the null reverse-path of reports"
     return None
 
 
@@ -209,7 +215,7 @@ def screen(
         busy: names of nodes without a free slot.
     """
     bound = message.bound_node if now < message.bound_until else ""
-    smtputf8, size = message.facts.smtputf8, message.size
+    smtputf8, size, null_sender = message.facts.smtputf8, message.size, not message.sender
     eligible: list[Node] = []
     full: list[Node] = []
     trace: list[Considered] = []
@@ -224,6 +230,7 @@ def screen(
             or node.sender_domains
             or (node.max_size and size > node.max_size)
             or (smtputf8 and not node.smtputf8)
+            or (null_sender and not node.null_sender)
         ) and (why := unfit(node, message)) is not None:
             trace.append(Considered(name, *why))
             continue

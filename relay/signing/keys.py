@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 
+from relay.domains import a_labels
 from relay.errors import ConfigError
 
 MIN_RSA_BITS = 1024
@@ -105,11 +106,10 @@ def parse_key(
 def ascii_domain(domain: str) -> str:
     """The domain in A-labels and lower case; empty when it is not one."""
     domain = domain.lower().removesuffix(".")
-    if not domain.isascii():
-        try:
-            domain = domain.encode("idna").decode("ascii")
-        except UnicodeError:
-            return ""
+    try:
+        domain = a_labels(domain)
+    except UnicodeError:
+        return ""
     return domain if _NAME.fullmatch(domain) and len(domain) <= 253 else ""
 
 

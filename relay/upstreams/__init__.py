@@ -19,16 +19,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Where the parts of one type of node are: `module:name` below `relay.upstreams`."""
+    """Where the parts of one type of node are: `module:name` below `relay.upstreams`.
+
+    `api`: of a vendor, its functions (`api.Api`), which are the driver's fourth argument.
+    """
 
     options: str
     driver: str
+    api: str = ""
+
+
+def _vendor(module: str) -> Kind:
+    return Kind(f"{module}:Options", "http_api:HttpUpstream", f"{module}:API")
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "smtp": Kind("smtp_options:SmtpOptions", "smtp:SmtpUpstream"),
         "sandbox": Kind("sandbox_options:SandboxOptions", "sandbox:Sandbox"),
+        "ses": _vendor("ses"),
+        "sendgrid": _vendor("sendgrid"),
+        "mailgun": _vendor("mailgun"),
+        "postmark": _vendor("postmark"),
+        "sparkpost": _vendor("sparkpost"),
+        "elasticemail": _vendor("elasticemail"),
+        "mailjet": _vendor("mailjet"),
+        "smtp2go": _vendor("smtp2go"),
+        "mandrill": _vendor("mandrill"),
+        "brevo": _vendor("brevo"),
+        "sendinblue": _vendor("brevo"),
+        "zeptomail": _vendor("zeptomail"),
+        "mumara-one": _vendor("mumara_one"),
+        "resend": _vendor("resend"),
+        "mailersend": _vendor("mailersend"),
+        "msgraph": _vendor("msgraph"),
+        "gmail-api": _vendor("gmail_api"),
+        "relay": Kind("relay_options:Options", "relay_bridge:make"),
     }
 )
 
@@ -50,4 +76,6 @@ def make(kind: str, name: str, options: Options, setting: Setting) -> Upstream:
         KeyError: the type is unknown.
         UpstreamError: the options cannot work (a folder that cannot be made, a certificate file that cannot be read).
     """
-    return cast("Upstream", _load(KINDS[kind].driver)(name, options, setting))
+    parts = KINDS[kind]
+    more = (_load(parts.api),) if parts.api else ()
+    return cast("Upstream", _load(parts.driver)(name, options, setting, *more))

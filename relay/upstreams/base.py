@@ -6,16 +6,22 @@ It never chooses nodes, never retries on its own after hand-over, and never sees
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from relay.envelope import Content
 from relay.outcome import Outcome, RecipientOutcome
+from relay.pools.pool import Cap
 from relay.tap import SILENT, Tap
+from relay.upstreams.tokens import TokenSource
 from relay.values import thawed
+
+LARGE_AT_ONCE = 4
+"""Large messages that are built anew at once in a process: each is in memory about three times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +92,18 @@ class Setting:
         ehlo: the relay's host name, said to SMTP servers.
         clock: epoch seconds, for what is written down; timeouts run on the loop's own clock.
         random: for draws; seeded in tests.
+        tokens: node name → its source of OAuth 2 access tokens, or None when its options have no plan for them
+            (`oauth_options.TokenPlan`).
         tap: where dialogue is listened to.
+        room: for work that holds a large message in memory, shared by all drivers.
     """
 
     ehlo: str
     clock: Callable[[], float] = time.time
     random: Random = field(default_factory=Random)
+    tokens: Callable[[str], TokenSource | None] | None = None
     tap: Tap = SILENT
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
 
 
 class Upstream(Protocol):
@@ -112,4 +123,16 @@ class Upstream(Protocol):
 
     async def close(self) -> None:
         """End idle connections; running deliveries may finish."""
+        ...
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A driver whose upstream may be asked what it lets this account send."""
+
+    tells_quota: bool
+    """False where there is nothing to ask."""
+
+    async def quota(self) -> tuple[Cap, ...] | None:
+        """The account's caps, `source` set; None when the upstream does not tell, or not now. Sends no mail."""
         ...

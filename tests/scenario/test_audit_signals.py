@@ -16,7 +16,7 @@ import pytest
 from tests.scenario.audit import audit
 from tests.scenario.clients import Ledger, Load
 from tests.scenario.conftest import Scene
-from tests.scenario.harness import ROOT, Relay, base_config, wait_for
+from tests.scenario.harness import ROOT, Relay, base_config, free_port, wait_for
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(60)]
 
@@ -107,6 +107,21 @@ def test_a_port_in_use_is_said_before_anything_starts(tmp_path: Path) -> None:
             assert not relay.events("relay.started")
         finally:
             relay.close()
+
+
+def test_a_store_folder_that_cannot_be_made_is_named_with_what_to_do(tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "file").touch()
+    config = base_config(port, [{"name": "n", "type": "sandbox"}], store="sqlite:file/var")
+    relay = Relay(tmp_path, config, port)
+    relay.launch()
+    try:
+        assert relay.process is not None
+        assert relay.process.wait(20) == os.EX_CANTCREAT
+        assert "file/var" in relay.log()
+        assert "Not a directory; give the user of the relay the right to write there" in relay.log()
+    finally:
+        relay.close()
 
 
 def test_a_relay_of_root_says_so(scene: Scene) -> None:

@@ -13,11 +13,12 @@ from tests.scenario.clients import Client, Ledger, message_bytes, send_all
 from tests.scenario.conftest import Scene
 from tests.scenario.harness import wait_for
 from tests.scenario.upstream import Upstream
+from tests.scenario.vendor import Vendor
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(60)]
 
 
-def reports(upstream: Upstream) -> list[tuple[str, str]]:
+def reports(upstream: Upstream | Vendor) -> list[tuple[str, str]]:
     """(name of the message, recipient) for every recipient that a report at this server says has failed."""
     found = []
     for transaction in upstream.transactions():

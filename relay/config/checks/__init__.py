@@ -13,6 +13,7 @@ from relay.config.checks.exposure import check_exposure
 from relay.config.checks.keys import check_keys
 from relay.config.checks.limits import check_limits
 from relay.config.checks.references import check_references
+from relay.config.checks.reports import check_reports
 from relay.config.models import Config
 from relay.config.places import Report
 
@@ -32,6 +33,7 @@ def check(config: Config, report: Report, *, complete: bool, now: datetime, base
         lambda: check_references(config, report, complete=complete),
         lambda: check_exposure(config, report),
         lambda: check_limits(config, report),
+        lambda: check_reports(config, report),
         lambda: files.extend(check_keys(config, report, now=now, base=base)),
     )
     for step in steps:

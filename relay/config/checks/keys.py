@@ -16,6 +16,7 @@ from relay.config.models import Config
 from relay.config.models.server import ListenerModel
 from relay.config.models.traffic import node_options
 from relay.config.places import Path, Report
+from relay.upstreams.api_options import ApiOptions
 from relay.upstreams.smtp_options import SmtpOptions, SmtpVerify
 
 if TYPE_CHECKING:
@@ -45,12 +46,18 @@ def check_keys(config: Config, report: Report, *, now: datetime, base: FilePath)
         yield base / dkim.key_file
     for path, node in nodes_of(config):
         options = node_options(node)
-        if isinstance(options, SmtpOptions) and isinstance(options.verify, SmtpVerify) and options.verify.ca_file:
-            ca_file = base / options.verify.ca_file
+        named: str | None = None
+        key: tuple[str, ...] = ("ca_file",)
+        if isinstance(options, SmtpOptions) and isinstance(options.verify, SmtpVerify):
+            named, key = options.verify.ca_file, ("verify", "ca_file")
+        elif isinstance(options, ApiOptions):
+            named = options.ca_file
+        if named:
+            ca_file = base / named
             try:
                 _certificates(ca_file)
             except _Unfit as fault:
-                report.fault((*path, "verify", "ca_file"), f"{ca_file}: {fault}")
+                report.fault((*path, *key), f"{ca_file}: {fault}")
             yield ca_file
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
+from relay.domains import a_labels
 from relay.fields import Count, Flag, HeaderName, HeaderValue, Interpolated, Options
 from relay.units import Size
 
@@ -54,7 +55,7 @@ def _sender(text: str) -> str:
     bare = domain.removeprefix(".") if not local else domain
     if not domain.isascii():
         try:
-            bare = bare.encode("idna").decode("ascii")
+            bare = a_labels(bare)
             domain = ("." if domain.startswith(".") else "") + bare
         except UnicodeError:
             bare = ""

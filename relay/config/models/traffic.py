@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from functools import reduce
-from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast, get_args
 
-from pydantic import AfterValidator, Discriminator, Field, SecretStr, create_model
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, SecretStr, create_model
 from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from relay.config.models.shapes import Cap, Caps, Headers, MessageSize, Name, Network, Sender
 from relay.envelope import Lane
 from relay.fields import Address, Count, CountOrNone, Domain, Flag, Integer, Login, Options, Period, Secret, Text
 from relay.pools.pool import Rotation
 from relay.upstreams import KINDS, options_model
+from relay.upstreams.carries import EVERYTHING, Carries
+
+_M = TypeVar("_M")
 
 Feedtype = Name
 Weight = Annotated[Integer, Field(ge=0, le=1_000_000)]
@@ -149,23 +153,53 @@ class NodeModel(Options):
     from_: Annotated[FromModel, Field(alias="from")] = FromModel()
     """Defaults for what a message lacks."""
 
+    @property
+    def carries(self) -> Carries:
+        """What the driver can carry; types with limits of their own say so in their options."""
+        return EVERYTHING
 
-def _node_class(kind: str, options: type[Options]) -> type[NodeModel]:
+
+class _Lazily(Mapping[str, _M]):
+    """Kind → model, made when it is first asked for. Making the models of all kinds takes half a second of processor
+    time, and most configurations use two or three."""
+
+    def __init__(self, make: Callable[[str], _M]) -> None:
+        self._made = cache(make)
+
+    def __getitem__(self, kind: str) -> _M:
+        if kind not in KINDS:
+            raise KeyError(kind)
+        return self._made(kind)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(KINDS)
+
+    def __len__(self) -> int:
+        return len(KINDS)
+
+
+def _node_class(kind: str) -> type[NodeModel]:
     """The common keys and those of one kind, flat, as they stand in the file.
 
     A key both declare (`connections`) has the driver's description and default.
     """
+    options = OPTION_MODELS[kind]
     kind_type: Any = Literal.__getitem__(kind)
     kind_field = FieldInfo(description="Kind of upstream.")
     bases = (options, NodeModel)
-    created = create_model(
-        f"{kind.capitalize()}Node", __base__=bases, __doc__=options.__doc__, type=(kind_type, kind_field)
-    )
+    name = "".join(word.capitalize() for word in kind.split("-"))
+    created = create_model(f"{name}Node", __base__=bases, __doc__=options.__doc__, type=(kind_type, kind_field))
     return cast("type[NodeModel]", created)
 
 
-OPTION_MODELS: dict[str, type[Options]] = {kind: options_model(kind) for kind in KINDS}
-NODE_CLASSES: dict[str, type[NodeModel]] = {kind: _node_class(kind, options) for kind, options in OPTION_MODELS.items()}
+OPTION_MODELS: Mapping[str, type[Options]] = _Lazily(options_model)
+NODE_CLASSES: Mapping[str, type[NodeModel]] = _Lazily(_node_class)
+
+
+def kind_of(model: type[NodeModel]) -> str:
+    """The kind that a class of nodes was made for; empty for the common part alone."""
+    field = model.model_fields.get("type")
+    return str(get_args(field.annotation)[0]) if field is not None else ""
 
 
 def node_type(node: NodeModel) -> str:
@@ -180,10 +214,34 @@ def node_options(node: NodeModel) -> Options:
     return options
 
 
+class _ByType:
+    """Reads a node with the model of its `type`, as a union told apart by that key would."""
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._read)
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        choices = {kind: model.__pydantic_core_schema__ for kind, model in NODE_CLASSES.items()}
+        return handler(core_schema.tagged_union_schema(choices, discriminator="type"))
+
+    def _read(self, value: Any) -> NodeModel:
+        if isinstance(value, NodeModel):
+            return value
+        if not isinstance(value, dict):
+            raise PydanticKnownError("model_attributes_type")
+        kind = value.get("type")
+        if kind is None:
+            raise PydanticKnownError("union_tag_not_found", {"discriminator": "'type'"})
+        if not isinstance(kind, str) or kind not in KINDS:
+            known = {"discriminator": "'type'", "tag": "", "expected_tags": ", ".join(KINDS)}
+            raise PydanticKnownError("union_tag_invalid", known)
+        return NODE_CLASSES[kind].model_validate(value)
+
+
 if TYPE_CHECKING:
     AnyNode = NodeModel
 else:
-    AnyNode = Annotated[reduce(or_, NODE_CLASSES.values()), Discriminator("type")]
+    AnyNode = Annotated[NodeModel, _ByType()]
 
 
 class PoolModel(Options):

@@ -266,3 +266,24 @@ async def test_the_gate_uses_the_registry_it_was_last_given(checker):
     found = gate.bridge_for("192.0.2.1")
     assert found is not None
     assert gate.admits(found)
+
+
+RENEWED = {
+    "unchanged": ({}, True),
+    "other rules": ({"senders": ("@acme.example",)}, True),
+    "another share": ({"share": 7}, True),
+    "another secret": ({"secret": "two"}, False),
+    "another name": ({"login": "else"}, False),
+    "no login": ({"login": "", "secret": ""}, False),
+}
+
+
+@pytest.mark.parametrize(("changes", "goes_on"), RENEWED.values(), ids=RENEWED.keys())
+def test_a_session_goes_on_while_its_own_login_is_the_same(changes, goes_on):
+    before = bridge("shop", login="Shop-Web", secret="one")
+    after = bridge("shop", **{"login": "Shop-Web", "secret": "one", **changes})
+    registry = Registry([after])
+    assert registry.renewed(before, "Shop-Web") == (after if goes_on else None)
+    assert Registry([]).renewed(before, "Shop-Web") is None
+    taken = Registry([bridge("shop"), bridge("blog", login="Shop-Web", secret="one")])
+    assert taken.renewed(before, "Shop-Web") is None

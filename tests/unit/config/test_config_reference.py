@@ -104,7 +104,8 @@ def test_every_key_has_a_description_and_stands_in_the_reference_file() -> None:
     text = reference_yaml()
     everything = models(Config, set())
     assert len(everything) > 20
-    assert set(NODE_CLASSES.values()) <= everything
+    for node in NODE_CLASSES.values():
+        models(node, everything)
     for model in everything:
         assert model.__doc__, model.__name__
         for name, field in model.model_fields.items():

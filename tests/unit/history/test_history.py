@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from relay.events import Event, Events
 from relay.history import Filter, HistorySink, decode, encode
 from relay.history.memory import MemoryHistory
-from relay.history.sqlite import SqliteHistory, recent, story
+from relay.history.sqlite import SqliteHistory, forget_abandoned, recent, story
 from relay.ids import IdSource
 from relay.router.selection import Considered, Verdict
 
@@ -198,6 +199,20 @@ async def test_an_unusable_file_is_moved_aside(open_history: Any, tmp_path: Path
     record(history, event(mine))
     assert len(await history.story(mine)) == 1
     assert (tmp_path / "history-0.db.unusable").exists()
+
+
+async def test_files_that_nobody_trims_any_more_go_when_all_they_tell_is_too_old(tmp_path: Path) -> None:
+    now = time.time()
+    for name in ("history-0.db", "history-1.db", "history-1.db-wal", "history-2.db", "history-3.db", "history-3.db-wal",
+                 "history-0.db.unusable", "state.db"):  # fmt: skip
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (now - 100, now - 100))
+    os.utime(tmp_path / "history-3.db-wal")
+    assert forget_abandoned(tmp_path, ["0", "2"], max_age_s=200, now=now) == []
+    gone = forget_abandoned(tmp_path, ["0", "2"], max_age_s=50, now=now)
+    assert [path.name for path in gone] == ["history-0.db.unusable", "history-1.db"]
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["history-0.db", "history-2.db", "history-3.db", "history-3.db-wal", "state.db"]
 
 
 async def test_a_store_that_fails_loses_events_and_nothing_else(open_history: Any, tmp_path: Path) -> None:

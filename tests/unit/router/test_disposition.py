@@ -265,6 +265,12 @@ def test_the_same_address_twice_has_one_fate() -> None:
         pytest.param(replace(TOO_LARGE, code=413, enhanced="", phase="http"), True, id="HTTP 413"),
         pytest.param(replace(TOO_LARGE, code=553, enhanced="5.6.7"), True, id="SMTPUTF8 needed"),
         pytest.param(replace(TOO_LARGE, code=554, enhanced="5.6.3"), True, id="conversion needed"),
+        pytest.param(
+            replace(TOO_LARGE, code=422, enhanced="5.7.1", phase="http"), True, id="sender not verified at a vendor"
+        ),
+        pytest.param(
+            replace(TOO_LARGE, code=550, enhanced="5.7.1", phase="dot"), False, id="550 5.7.1 says many things"
+        ),
         pytest.param(replace(TOO_LARGE, enhanced="5.2.2"), False, id="552 5.2.2 is a full mailbox"),
         pytest.param(replace(TOO_LARGE, scope=Scope.RECIPIENT), False, id="552 for one recipient"),
         pytest.param(SPAM, False, id="554 is about the message"),

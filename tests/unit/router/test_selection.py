@@ -33,6 +33,7 @@ PAUSED = NodeHealth(status=NodeStatus.PAUSED, since=NOW - 5, paused_by="ops", pa
 INACTIVE = NodeHealth(
     status=NodeStatus.INACTIVE, since=NOW - 5, next_check=NOW + 900, give_up_at=NOW + 86400, test_status="535 no"
 )
+UNFIT = {Verdict.DRAINED, Verdict.SENDER, Verdict.SIZE, Verdict.SMTPUTF8, Verdict.NULL_SENDER}
 COOLING = NodeHealth(cool_until=NOW + 40, cool_reason="421 slow down")
 
 
@@ -94,6 +95,9 @@ def decide(
             {"smtputf8": False}, message(facts=Facts(smtputf8=True)), {}, Verdict.SMTPUTF8, "SMTPUTF8", id="SMTPUTF8"
         ),
         pytest.param(
+            {"null_sender": False}, message(sender=""), {}, Verdict.NULL_SENDER, "null reverse-path", id="null sender"
+        ),
+        pytest.param(
             {}, message(bound_node="n1", bound_until=NOW + 9), {}, Verdict.BOUND, "n1 may have delivered it", id="bound"
         ),
         pytest.param({}, message(), {"tried": frozenset({"n0"})}, Verdict.TRIED, "in this run", id="tried"),
@@ -139,6 +143,8 @@ def test_a_node_is_skipped_with_its_reason(
         pytest.param({}, message(bound_node="n0", bound_until=NOW + 9), id="bound to this node"),
         pytest.param({}, message(bound_node="n1", bound_until=NOW), id="binding is over"),
         pytest.param({}, message(facts=Facts(smtputf8=True)), id="SMTPUTF8 possible"),
+        pytest.param({}, message(sender=""), id="null reverse-path possible"),
+        pytest.param({"null_sender": False}, message(), id="null reverse-path not needed"),
     ],
 )
 def test_a_node_that_fits_is_taken(changes: dict[str, Any], subject: Message) -> None:
@@ -314,6 +320,7 @@ _NODE = st.builds(
     sender_domains=st.sampled_from([frozenset(), frozenset({"acme.example"}), frozenset({"x.example"})]),
     max_size=st.sampled_from([0, 100, 5000]),
     smtputf8=st.booleans(),
+    null_sender=st.booleans(),
 )
 _TIME = st.sampled_from([0.0, NOW - 10, NOW, NOW + 0.5, NOW + 1000])
 _HEALTH = st.builds(
@@ -364,7 +371,7 @@ def test_every_decision_accounts_for_every_node_and_never_waits_for_the_past(
             assert decision.until > NOW
             assert isinstance(decision, Busy) == (Verdict.BUSY in verdicts)
         case Unroutable():
-            assert set(verdicts) <= {Verdict.DRAINED, Verdict.SENDER, Verdict.SIZE, Verdict.SMTPUTF8}
+            assert set(verdicts) <= UNFIT
 
 
 @given(_situations(), _MESSAGE)
@@ -378,7 +385,7 @@ def test_messages_behind_one_gate_get_one_answer(
         return
     mine, theirs = decide(members, subject, **circumstances), decide(members, other, **circumstances)
     assert type(mine) is type(theirs)
-    unfit = {Verdict.SENDER, Verdict.SIZE, Verdict.SMTPUTF8, Verdict.DRAINED}
+    unfit = UNFIT
     assert [line.verdict in unfit or line.verdict for line in mine.trace] == [
         line.verdict in unfit or line.verdict for line in theirs.trace
     ]

@@ -31,8 +31,9 @@ def test_an_unknown_kind_is_a_key_error() -> None:
 
 def test_reading_options_loads_no_driver() -> None:
     program = (
-        "import sys; from relay.upstreams import options_model; options_model('smtp'); options_model('sandbox');"
-        "heavy = ('aiosmtplib', 'httpx', 'relay.upstreams.smtp', 'relay.upstreams.sandbox');"
+        "import sys; from relay.upstreams import KINDS, options_model; [options_model(kind) for kind in KINDS];"
+        "heavy = ('aiosmtplib', 'httpx', 'botocore', 'relay.upstreams.smtp', 'relay.upstreams.sandbox',"
+        "         'relay.upstreams.http_api');"
         "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
