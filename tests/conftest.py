@@ -1,4 +1,4 @@
-"""For all tests: how long an example takes, or to draw, says something about the machine and nothing about the relay."""
+"""For all tests: how long an example takes, or to be drawn, says something about the machine alone."""
 
 from __future__ import annotations
 
