@@ -144,6 +144,7 @@ class Relay:
         config = base_config(self.port, [node], workers="auto", listeners=[listener])
         for key in ("retry", "health", "uncertain", "drain"):
             del config[key]  # the defaults of the relay, not those of the tests
+        config["store"] = self._store(config["store"])
         main = config["pools"][0]
         config["pools"] = [
             main | {"name": f"main{n or ''}", "id": 7 + n, "nodes": [node | {"name": f"smarthost{n or ''}"}]}
@@ -161,6 +162,14 @@ class Relay:
         if sign:
             config["dkim"] = [{"domain": DOMAIN, "selector": SELECTOR, "key_file": str(keys.dkim[sign])}]
         return config
+
+    @staticmethod
+    def lacks() -> str:
+        """What must be installed before it can run; empty when all is there."""
+        return ""
+
+    def _store(self, local: Any) -> Any:
+        return local
 
     def pause(self, node: str) -> None:
         """On return no worker starts another attempt with it."""
@@ -344,14 +353,14 @@ class Kind:
 
     def start(self, folder: Path, keys: Keys, sink_port: int, door: Door) -> Relay | Postfix:
         """The system, running and empty."""
-        if self.make is Postfix:
-            return Postfix(folder, keys, sink_port, door, self.sign)
-        return Relay(folder, keys, sink_port, door, self.sign, shape=self.shape, module=self.module)
+        if issubclass(self.make, Postfix):
+            return self.make(folder, keys, sink_port, door, self.sign)
+        return self.make(folder, keys, sink_port, door, self.sign, shape=self.shape, module=self.module)
 
     def missing(self, door: Door) -> str:
         """What must be installed before it can run through this door; empty when all is there."""
-        if self.make is Relay:
-            return ""
+        if issubclass(self.make, Relay):
+            return self.make.lacks()
         if programs().master is None:
             return "Postfix (root on Debian: make interop)"
         if self.sign and not shutil.which("opendkim", path="/usr/sbin:/usr/bin"):

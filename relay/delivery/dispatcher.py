@@ -274,6 +274,20 @@ class Dispatcher:
         await self._returns.retry(at_once=True)
         return len(cut)
 
+    def abandon(self) -> int:
+        """Everything leased here is another owner's by now: drop it, and cut off what is on its way.
+
+        Returns:
+            How many attempts were cut off.
+        """
+        running = tuple(self._running.values())
+        for task in running:
+            task.cancel()
+        for line in self._lines.values():
+            line.queue.take(lambda _: True)
+        self._intake.wanted.set()
+        return len(running)
+
     def changed(self) -> None:
         """Something about nodes changed: whatever is parked is worth asking again."""
         for line in self._lines.values():
