@@ -71,7 +71,7 @@ class Nodes:
         return await self._probe(read(NODE, unmasked(body, current)))
 
     async def _probe(self, node: Any) -> Row:
-        """The test of a node that the running relay does not have. Whatever its options do to a driver, it has failed."""
+        """The test of a node that the running relay does not have. Whatever its options do to a driver: it failed."""
         config = self._context.current.config
         name = node.name
         try:
