@@ -76,7 +76,7 @@ class SharedCounters:
         for start in self._starts:
             one += cells[start + first]
             other += cells[start + second]
-        return one if one < other else other
+        return min(one, other)
 
 
 class WorkerCounters:
