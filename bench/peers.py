@@ -7,6 +7,7 @@ configuration and ends with its whole process group.
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -28,6 +29,9 @@ LOGIN = f"{USER}:{PASSWORD}"
 DOMAIN, SELECTOR = "acme.example", "bench"
 WAITING = "127.0.0.2"
 """Clients of this address send to the pool that waits."""
+
+BRIDGES_A_FILE = 2_000
+"""A file of the configuration holds a megabyte."""
 
 SESSIONS = 1000
 """Room for every client here; all of them come from one address."""
@@ -150,9 +154,14 @@ class Relay:
             main | {"name": f"main{n or ''}", "id": 7 + n, "nodes": [node | {"name": f"smarthost{n or ''}"}]}
             for n in range(shape.pools)
         ]
-        config["bridges"] = [_bridge(n, f"main{n % shape.pools or ''}") for n in range(shape.bridges)]
+        bridges = [_bridge(n, f"main{n % shape.pools or ''}") for n in range(shape.bridges)]
         if not door.login:
-            config["bridges"][0]["networks"] = [f"{HOST}/32"]
+            bridges[0]["networks"] = [f"{HOST}/32"]
+        config["bridges"] = bridges[:BRIDGES_A_FILE]
+        config["include"] = []
+        for start in range(BRIDGES_A_FILE, len(bridges), BRIDGES_A_FILE):
+            config["include"].append(f"bridges-{start}.yaml")
+            (self.folder / config["include"][-1]).write_text(json.dumps({"bridges": bridges[start:][:BRIDGES_A_FILE]}))
         if shape.queued:
             config["pools"].append(main | {"name": "waiting", "id": 5, "nodes": [node | {"name": "paused"}]})
             config["bridges"].append({"name": "waiting", "pool": "waiting", "networks": [f"{WAITING}/32"]})

@@ -20,7 +20,7 @@ from bench.scenarios import Scenario
 from tests.scenario.harness import free_port
 
 WARM_UP = 20
-"""A message for this many of a run's, sent before the clocks start."""
+"""A message for this many of a run's, sent before the clocks start; at least one for each login."""
 
 SETTLE_S = 0.3
 """What a system does with a message after the sink has it (settling, logging) belongs to its cost."""
@@ -61,7 +61,7 @@ def take_turn(folder: Path, keys: Keys, scenario: Scenario, kind: Kind, effort: 
         queued = kind.shape.queued
         if queued and isinstance(system, Relay):
             fill(system, queued)
-        send(system, sink, load, max(load.sessions, messages // WARM_UP))
+        send(system, sink, load, max(load.sessions, load.logins, messages // WARM_UP))
         full = phase(system, sink, load, messages, probe_every_s=scenario.probe_every_s)
         rate = EASED * min(full.accepted, full.delivered)
         eased_messages = max(20, int(rate * effort.eased_s))
