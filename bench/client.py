@@ -4,7 +4,8 @@
     python -m bench.client probe  --port P [--every 0.02] [--login U:P] [--tls]
 
 `source` sends as fast as its sessions get answers, or `--rate` messages a second, and says how long it took. Like
-smtp-source it does not pipeline. `--fresh` takes a new connection (and a new login) for each message.
+smtp-source it does not pipeline. `--fresh` takes a new connection (and a new login) for each message; with
+`--logins N` connections take turns with N user names (see `numbered`). `--address` is where they come from.
 
 `probe` sends one small message at a time until its standard input is closed. It times the reply to end-of-data: all
 but the final dot is sent first, and the clock runs from the dot to the reply.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import itertools
 import json
 import select
 import socket
@@ -31,6 +33,8 @@ HOST = "127.0.0.1"
 SENDER = "news@acme.example"
 RECIPIENT = "user{}@customer.example"
 DOT = b"\r\n.\r\n"
+STRIDE = 7919
+"""A prime: connections one after the other use logins far apart, and all of them in turn."""
 
 
 def content(size: int) -> bytes:
@@ -42,6 +46,12 @@ def content(size: int) -> bytes:
     line = b"X" * 78 + b"\r\n"
     body = line * (max(0, size - len(head)) // len(line) + 1)
     return (head + body)[: max(size, len(head)) - 2]
+
+
+def numbered(login: str, number: int) -> str:
+    """The login of the client `number`: `app:secret`, `app1:secret`, `app2:secret`, …"""
+    user, _, password = login.partition(":")
+    return f"{user}{number or ''}:{password}"
 
 
 def login_line(login: str) -> bytes:
@@ -119,7 +129,8 @@ class _Source:
         self._options = options
         self._body = content(options.size) + DOT
         self._recipients = [f"RCPT TO:<{RECIPIENT.format(n)}>\r\n".encode() for n in range(options.recipients)]
-        self._login = login_line(options.login) if options.login else b""
+        self._logins = [login_line(numbered(options.login, n)) for n in range(options.logins)] if options.login else []
+        self._connections = itertools.count()
         self._context = tls_context() if options.tls else None
 
     async def run(self) -> tuple[float, float]:
@@ -151,15 +162,16 @@ class _Source:
 
     async def _connect(self) -> _Link:
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_connection(_Link, HOST, self._options.port)
+        local = (self._options.address, 0) if self._options.address else None
+        _, link = await loop.create_connection(_Link, HOST, self._options.port, local_addr=local)
         await link.reply(b"220")
         await link.say(b"EHLO client.acme.example\r\n", b"250")
         if self._context is not None:
             await link.say(b"STARTTLS\r\n", b"220")
             link.transport = await loop.start_tls(link.transport, link, self._context, server_hostname="localhost")  # type: ignore[arg-type,assignment]
             await link.say(b"EHLO client.acme.example\r\n", b"250")
-        if self._login:
-            await link.say(self._login, b"235")
+        if self._logins:
+            await link.say(self._logins[next(self._connections) * STRIDE % len(self._logins)], b"235")
         return link
 
     async def _quit(self, link: _Link) -> None:
@@ -219,6 +231,8 @@ def main() -> None:
     parser.add_argument("kind", choices=["source", "probe"])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--login", default="", help="USER:PASSWORD")
+    parser.add_argument("--logins", type=int, default=1, help="user names to take turns with")
+    parser.add_argument("--address", default="", help="local address to send from")
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--every", type=float, default=0.02)
     parser.add_argument("--sessions", type=int, default=1)

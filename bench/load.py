@@ -32,6 +32,9 @@ UNPACKED = ROOT / "var" / "interop" / "debian"
 
 UNPRIVILEGED = "daemon"
 BACKLOG = 1024
+MOST_SESSIONS = 10_000
+"""At once in smtp-sink, which else keeps the 257th waiting: many pools have many connections."""
+
 COUNT_EVERY_S = 0.005
 STALLED_S = 30.0
 """A delivery that makes no progress for so long will make none."""
@@ -107,7 +110,7 @@ class Sink:
         sink = programs().sink
         if sink is None:
             return [sys.executable, "-m", "bench.fallback_sink", str(self.port)]
-        command = [str(sink), "-c"]
+        command = [str(sink), "-c", "-m", str(MOST_SESSIONS)]
         if os.geteuid() == 0:
             command += ["-u", UNPRIVILEGED]
         if keep is not None:
@@ -151,18 +154,25 @@ class Sink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What is sent. `rate` in messages a second, 0 = as fast as it goes; `login`: `user:password`."""
+    """What is sent.
+
+    Attributes:
+        login: `user:password`, of which there are `logins` (`client.numbered`).
+        address: of this machine, where the source's connections come from; the probe's come from 127.0.0.1.
+    """
 
     sessions: int
     size: int = 4096
     recipients: int = 1
     fresh: bool = False
     login: str = ""
+    logins: int = 1
     tls: bool = False
+    address: str = ""
 
     @property
     def needs_own_source(self) -> bool:
-        return self.fresh or self.tls or bool(self.login)
+        return self.fresh or self.tls or bool(self.login or self.address)
 
 
 class _Client:
@@ -215,7 +225,7 @@ def _smtp_source(load: Load, port: int, messages: int) -> list[str]:
 def _own_source(load: Load, port: int, messages: int, rate: float) -> list[str]:
     command = [sys.executable, "-m", "bench.client", "source", "--port", str(port), "--messages", str(messages)]
     command += ["--sessions", str(load.sessions), "--size", str(load.size), "--recipients", str(load.recipients)]
-    command += ["--rate", str(rate), *_door(load)]
+    command += ["--rate", str(rate), "--logins", str(load.logins), "--address", load.address, *_door(load)]
     return [*command, "--fresh"] if load.fresh else command
 
 

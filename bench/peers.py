@@ -7,6 +7,7 @@ configuration and ends with its whole process group.
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 
 import trustme
 
-from bench.client import HOST
+from bench.client import HOST, numbered
 from bench.load import UNPACKED, UNPRIVILEGED, end, listens, programs
 from relay.signing.keys import keygen
 from tests.scenario.harness import Relay as RelayProcess
@@ -26,6 +27,12 @@ from tests.scenario.harness import base_config, free_port, wait_for
 USER, PASSWORD = "app", "app-password"
 LOGIN = f"{USER}:{PASSWORD}"
 DOMAIN, SELECTOR = "acme.example", "bench"
+WAITING = "127.0.0.2"
+"""Clients of this address send to the pool that waits."""
+
+BRIDGES_A_FILE = 2_000
+"""A file of the configuration holds a megabyte."""
+
 SESSIONS = 1000
 """Room for every client here; all of them come from one address."""
 
@@ -63,6 +70,23 @@ class Keys:
         return made
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a relay has beside the mail that is measured.
+
+    Attributes:
+        queued: messages that wait in a pool of their own, whose node is paused.
+        pools: with a node each; the measured mail is that of the bridges used.
+        bridges: with a login each; they take turns with the pools.
+        connections: clients at once.
+    """
+
+    queued: int = 0
+    pools: int = 1
+    bridges: int = 1
+    connections: int = SESSIONS
+
+
 class System(Protocol):
     """One system under test, running since it was made.
 
@@ -80,44 +104,103 @@ class System(Protocol):
 
 
 class Relay:
-    """This project, everything on: stamping, caps, health, events, history, one worker for each core."""
+    """This project, everything on: stamping, caps, health, events, history, one worker for each core.
 
-    def __init__(self, folder: Path, keys: Keys, sink_port: int, door: Door, sign: str = "") -> None:
+    Args:
+        shape: the default is what an empty relay of one bridge has.
+        module: what is run instead of `relay`.
+        wait: until it greets.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        keys: Keys,
+        sink_port: int,
+        door: Door,
+        sign: str = "",
+        *,
+        shape: Shape | None = None,
+        module: str = "relay",
+        wait: bool = True,
+    ) -> None:
         self.folder = folder
         self.port = free_port()
-        self._process = RelayProcess(folder, self._config(keys, sink_port, door, sign), self.port)
+        config = self._config(keys, sink_port, door, sign, shape or Shape())
+        self._process = RelayProcess(folder, config, self.port, module=module)
         try:
-            self._process.start()
+            if wait:
+                self._process.start()
+            else:
+                self._process.launch()
         except BaseException:
             self._process.close()
             raise
         assert self._process.process is not None
         self.roots = [self._process.process.pid]
 
-    def _config(self, keys: Keys, sink_port: int, door: Door, sign: str) -> dict[str, Any]:
+    def _config(self, keys: Keys, sink_port: int, door: Door, sign: str, shape: Shape) -> dict[str, Any]:
         caps = {"second": 100_000, "hour": 50_000_000, "day": 500_000_000}
         node = {"name": "smarthost", "type": "smtp", "host": HOST, "port": sink_port, "tls": "none", "caps": caps}
         listener: dict[str, Any] = {"bind": f"{HOST}:{self.port}", "tls": "none", "auth_without_tls": True}
         if door.tls:
             listener |= {"tls": "starttls", "cert": str(keys.chain), "key": str(keys.key)}
-        bridge: dict[str, Any] = {"name": "app", "pool": "main", "senders": [f"@{DOMAIN}"]}
-        bridge["credentials"] = [{"username": USER, "password": PASSWORD}]
-        if not door.login:
-            bridge["networks"] = [f"{HOST}/32"]
-        config = base_config(self.port, [node], workers="auto", listeners=[listener], bridges=[bridge])
+        config = base_config(self.port, [node], workers="auto", listeners=[listener])
         for key in ("retry", "health", "uncertain", "drain"):
             del config[key]  # the defaults of the relay, not those of the tests
-        config["limits"] = {"connections": SESSIONS, "per_address": SESSIONS}
+        config["store"] = self._store(config["store"])
+        main = config["pools"][0]
+        config["pools"] = [
+            main | {"name": f"main{n or ''}", "id": 7 + n, "nodes": [node | {"name": f"smarthost{n or ''}"}]}
+            for n in range(shape.pools)
+        ]
+        bridges = [_bridge(n, f"main{n % shape.pools or ''}") for n in range(shape.bridges)]
+        if not door.login:
+            bridges[0]["networks"] = [f"{HOST}/32"]
+        config["bridges"] = bridges[:BRIDGES_A_FILE]
+        config["include"] = []
+        for start in range(BRIDGES_A_FILE, len(bridges), BRIDGES_A_FILE):
+            config["include"].append(f"bridges-{start}.yaml")
+            (self.folder / config["include"][-1]).write_text(json.dumps({"bridges": bridges[start:][:BRIDGES_A_FILE]}))
+        if shape.queued:
+            config["pools"].append(main | {"name": "waiting", "id": 5, "nodes": [node | {"name": "paused"}]})
+            config["bridges"].append({"name": "waiting", "pool": "waiting", "networks": [f"{WAITING}/32"]})
+        config["limits"] = {"connections": shape.connections, "per_address": shape.connections, "idle": "10m"}
         config["headers"] = {"X-Relayed-By": "acme"}
+        config["admin"] = {"bind": f"{HOST}:{free_port()}"}  # the control process is part of what is measured
         if sign:
             config["dkim"] = [{"domain": DOMAIN, "selector": SELECTOR, "key_file": str(keys.dkim[sign])}]
         return config
+
+    @staticmethod
+    def lacks() -> str:
+        """What must be installed before it can run; empty when all is there."""
+        return ""
+
+    def _store(self, local: Any) -> Any:
+        return local
+
+    def pause(self, node: str) -> None:
+        """On return no worker starts another attempt with it."""
+        self._process.ask("node_pause", name=node, reason="bench", by="bench")
+
+    def resume(self, node: str) -> None:
+        self._process.ask("node_resume", name=node, by="bench")
+
+    def queued(self) -> int:
+        return self._process.queued()
 
     def close(self) -> None:
         try:
             self._process.stop(seconds=40)
         finally:
             self._process.close()
+
+
+def _bridge(number: int, pool: str) -> dict[str, Any]:
+    user, _, password = numbered(LOGIN, number).partition(":")
+    credentials = [{"username": user, "password": password}]
+    return {"name": user, "pool": pool, "senders": [f"@{DOMAIN}"], "credentials": credentials}
 
 
 _QUEUE_FOLDERS = "active bounce corrupt defer deferred flush hold incoming maildrop pid private public saved trace"
@@ -195,6 +278,7 @@ class Postfix:
             "relayhost": f"[{HOST}]:{sink_port}",
             "smtpd_peername_lookup": "no",
             "smtpd_client_connection_count_limit": SESSIONS,
+            "message_size_limit": 30_000_000,
         }
         if programs().environment:
             settings |= {
@@ -265,17 +349,27 @@ class Kind:
         name: in tables.
         adds: beginnings of header lines that what it passes on must have.
         sign: kind of DKIM key it signs with; empty = it does not sign.
+        shape: of a relay.
+        module: what a relay is run by.
     """
 
     name: str
     make: type[Relay | Postfix]
     adds: tuple[str, ...]
     sign: str = ""
+    shape: Shape = Shape()
+    module: str = "relay"
+
+    def start(self, folder: Path, keys: Keys, sink_port: int, door: Door) -> Relay | Postfix:
+        """The system, running and empty."""
+        if issubclass(self.make, Postfix):
+            return self.make(folder, keys, sink_port, door, self.sign)
+        return self.make(folder, keys, sink_port, door, self.sign, shape=self.shape, module=self.module)
 
     def missing(self, door: Door) -> str:
         """What must be installed before it can run through this door; empty when all is there."""
-        if self.make is Relay:
-            return ""
+        if issubclass(self.make, Relay):
+            return self.make.lacks()
         if programs().master is None:
             return "Postfix (root on Debian: make interop)"
         if self.sign and not shutil.which("opendkim", path="/usr/sbin:/usr/bin"):

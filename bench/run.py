@@ -18,15 +18,27 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bench import limits
+from bench import backlog, flat, idle, large, limits, starting
 from bench.load import programs
-from bench.peers import Keys, Relay
-from bench.report import Run, as_json, table
+from bench.measure import busy_seconds, cpu_seconds
+from bench.peers import Keys
+from bench.report import COLUMNS, Run, as_json, summarize, table
 from bench.scenarios import SCENARIOS, Scenario
+from bench.study import Figures, Study
+from bench.study import summarize as summarize_study
+from bench.study import table as study_table
+from bench.targets import verdicts
 from bench.turn import Effort, prove, take_turn
+
+STUDIES = (backlog.STUDY, large.STUDY, idle.STUDY, starting.STUDY)
+
+Told = tuple[list[str], list[str], dict[str, Any]]
+"""Lines to print, faults, figures for the JSON file."""
 
 FAILURES = (RuntimeError, AssertionError, OSError, subprocess.SubprocessError)
 """One system that cannot be measured does not keep the others from it."""
@@ -34,16 +46,19 @@ FAILURES = (RuntimeError, AssertionError, OSError, subprocess.SubprocessError)
 
 def main() -> int:
     options = _options()
+    everything = (*SCENARIOS, *flat.scenarios(quick=options.quick), *STUDIES)
     if options.list:
-        for scenario in SCENARIOS:
-            print(f"{scenario.name:14} {scenario.title}: {', '.join(kind.name for kind in scenario.kinds)}")
+        for part in everything:
+            of = part.rows if isinstance(part, Study) else [kind.name for kind in part.kinds]
+            print(f"{part.name:17} {part.title}: {'; '.join(of)}")
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    effort = Effort(1, 0.25, 2.0) if options.quick else Effort(3, 1.0, 5.0)
-    effort = Effort(options.rounds or effort.rounds, effort.part, effort.eased_s)
-    chosen = [scenario for scenario in SCENARIOS if not options.only or scenario.name in options.only.split(",")]
+    effort = Effort(1, 0.25, 2.0, quick=True) if options.quick else Effort(3, 1.0, 5.0)
+    effort = replace(effort, rounds=options.rounds or effort.rounds)
+    names = options.only.split(",") if options.only else [part.name for part in everything]
+    chosen = [part for part in everything if part.name in names]
     if not chosen:
-        print(f"no such scenario; there are {', '.join(scenario.name for scenario in SCENARIOS)}", file=sys.stderr)
+        print(f"no such scenario; there are {', '.join(part.name for part in everything)}", file=sys.stderr)
         return os.EX_USAGE
     # Not below a home folder: Postfix's own users must reach it. Not /tmp: often memory, where fsync costs nothing.
     folder = Path(tempfile.mkdtemp(prefix="relay-bench-", dir=options.dir))
@@ -65,21 +80,47 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _bench(folder: Path, chosen: list[Scenario], effort: Effort, target: Path | None) -> int:
+def _bench(folder: Path, chosen: list[Scenario | Study], effort: Effort, target: Path | None) -> int:
     keys = Keys.make(folder)
     found = {"machine": _machine(), "limits": limits.measure(folder, 1.0), "scenarios": {}}
     print(_preface(found))
     faults = []
-    for scenario in chosen:
-        runs, wrong = _rounds(folder, keys, scenario, effort)
-        relays = {kind.name for kind in scenario.kinds if kind.make is Relay}
-        print(f"\n{scenario.title} ({scenario.name})\n  {scenario.note}")
-        print("\n".join([table(runs, relays), *(f"  FAULT: {text}" for text in wrong)]), flush=True)
-        found["scenarios"][scenario.name] = {"title": scenario.title, "faults": wrong, **as_json(runs, relays)}
+    for part in chosen:
+        take = _study if isinstance(part, Study) else _scenario
+        lines, wrong, figures = take(folder, keys, part, effort)  # type: ignore[operator]
+        print(f"\n{part.title} ({part.name})\n  {part.note}")
+        print("\n".join([*lines, *(f"  FAULT: {text}" for text in wrong)]), flush=True)
+        found["scenarios"][part.name] = {"title": part.title, "faults": wrong, **figures}
         faults += wrong
         if target is not None:
             target.write_text(json.dumps(found, indent=1))
     return 1 if faults else 0
+
+
+def _scenario(folder: Path, keys: Keys, scenario: Scenario, effort: Effort) -> Told:
+    runs, wrong = _rounds(folder, keys, scenario, effort)
+    figures = {name: summarize(done) for name, done in runs.items()}
+    lines = [table(runs, scenario.relays), *verdicts(scenario.targets, figures, COLUMNS)]
+    return lines, wrong, as_json(runs, scenario.relays)
+
+
+def _study(folder: Path, keys: Keys, study: Study, effort: Effort) -> Told:
+    found: dict[str, list[Figures]] = {}
+    faults: list[str] = []
+    for number in range(effort.rounds):
+        busy, ours, began = busy_seconds(), cpu_seconds([os.getpid()]), time.perf_counter()
+        try:
+            for row, figures in study.measure(folder, keys, effort.quick):
+                found.setdefault(row, []).append(figures)
+                shown = ", ".join(f"{column} {value:.1f}" for column, value in figures.items())
+                _progress(f"{study.name} {number + 1}/{effort.rounds} {row}: {shown}")
+        except FAILURES as error:
+            faults.append(str(error))
+        others = busy_seconds() - busy - (cpu_seconds([os.getpid()]) - ours)
+        _progress(f"others used {others / (time.perf_counter() - began) / (os.cpu_count() or 1):.0%}")
+    summary = summarize_study(found)
+    lines = [study_table(summary, study.columns), *verdicts(study.targets, summary, {})]
+    return lines, faults, {"rows": {row: {k: asdict(v) for k, v in cells.items()} for row, cells in summary.items()}}
 
 
 def _rounds(folder: Path, keys: Keys, scenario: Scenario, effort: Effort) -> tuple[dict[str, list[Run]], list[str]]:

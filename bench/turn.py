@@ -11,15 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.fill import fill
 from bench.load import Load, Probe, Sink, Source, programs
 from bench.measure import MemoryPeak, busy_seconds, cpu_seconds, percentile
-from bench.peers import Keys, Kind, System
+from bench.peers import Door, Keys, Kind, Relay, System
 from bench.report import Run
 from bench.scenarios import Scenario
 from tests.scenario.harness import free_port
 
 WARM_UP = 20
-"""A message for this many of a run's, sent before the clocks start."""
+"""A message for this many of a run's, sent before the clocks start; at least one for each login."""
 
 SETTLE_S = 0.3
 """What a system does with a message after the sink has it (settling, logging) belongs to its cost."""
@@ -29,18 +30,23 @@ EASED = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long a run is: `part` of a scenario's messages at full load, `eased_s` seconds at 80 %."""
+    """How long a run is: `part` of a scenario's messages at full load, `eased_s` seconds at 80 %, and `quick` for
+    those that have their own measure."""
 
     rounds: int
     part: float
     eased_s: float
+    quick: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class _Phase:
+class Phase:
+    """What one load gave, as in `report.Run`; `seconds` from the first message to the last arrival."""
+
     accepted: float
     delivered: float
     cpu_us: float
+    seconds: float
     times_ms: list[float]
     peak_mb: float
     others: float
@@ -49,12 +55,19 @@ class _Phase:
 
 def take_turn(folder: Path, keys: Keys, scenario: Scenario, kind: Kind, effort: Effort) -> Run:
     messages = max(scenario.load.sessions, int(scenario.messages * effort.part))
-    with Sink(free_port()) as sink, _running(folder, keys, scenario, kind, sink.port) as system:
+    load = scenario.load_for(kind)
+    with Sink(free_port()) as sink, running(folder, keys, scenario.door, kind, sink.port) as system:
         sink.wait_ready()
-        _send(system, sink, scenario.load, max(scenario.load.sessions, messages // WARM_UP))
-        full = _phase(system, sink, scenario, messages)
+        queued = kind.shape.queued
+        if queued and isinstance(system, Relay):
+            fill(system, queued)
+        send(system, sink, load, max(load.sessions, load.logins, messages // WARM_UP))
+        full = phase(system, sink, load, messages, probe_every_s=scenario.probe_every_s)
         rate = EASED * min(full.accepted, full.delivered)
-        eased = _phase(system, sink, scenario, max(20, int(rate * effort.eased_s)), rate)
+        eased_messages = max(20, int(rate * effort.eased_s))
+        eased = phase(system, sink, load, eased_messages, rate, probe_every_s=scenario.probe_every_s)
+        if queued and isinstance(system, Relay) and (left := system.queued()) != queued:
+            raise RuntimeError(f"{left} of {queued} messages are queued at the end")
     return Run(
         accepted=full.accepted,
         delivered=full.delivered,
@@ -71,10 +84,11 @@ def take_turn(folder: Path, keys: Keys, scenario: Scenario, kind: Kind, effort: 
 
 
 @contextlib.contextmanager
-def _running(folder: Path, keys: Keys, scenario: Scenario, kind: Kind, sink_port: int) -> Iterator[System]:
+def running(folder: Path, keys: Keys, door: Door, kind: Kind, sink_port: int) -> Iterator[System]:
+    """A system in a folder of its own, both gone afterwards."""
     place = Path(tempfile.mkdtemp(dir=folder))
     place.chmod(0o711)
-    system = kind.make(place, keys, sink_port, scenario.door, kind.sign)
+    system = kind.start(place, keys, sink_port, door)
     try:
         yield system
     finally:
@@ -82,7 +96,8 @@ def _running(folder: Path, keys: Keys, scenario: Scenario, kind: Kind, sink_port
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _send(system: System, sink: Sink, load: Load, messages: int) -> None:
+def send(system: System, sink: Sink, load: Load, messages: int) -> None:
+    """Mail that is not measured, until it is at the sink."""
     expected = sink.count + messages
     with Source(load, system.port, messages) as source:
         source.finish()
@@ -90,14 +105,14 @@ def _send(system: System, sink: Sink, load: Load, messages: int) -> None:
         raise RuntimeError(f"the warm-up did not arrive: {expected - sink.count} missing")
 
 
-def _phase(system: System, sink: Sink, scenario: Scenario, messages: int, rate: float = 0.0) -> _Phase:
+def phase(system: System, sink: Sink, load: Load, messages: int, rate: float = 0.0, *, probe_every_s: float) -> Phase:
     """One load from its first message until the last one is at the sink and settled."""
-    before, load = sink.count, scenario.load
+    before = sink.count
     everything = [os.getpid()]
     cpu, ours, busy, began = cpu_seconds(system.roots), cpu_seconds(everything), busy_seconds(), time.perf_counter()
     with (
         MemoryPeak(system.roots) as memory,
-        Probe(load, system.port, scenario.probe_every_s) as probe,
+        Probe(load, system.port, probe_every_s) as probe,
         Source(load, system.port, messages, rate=rate) as source,
     ):
         seconds = source.finish()
@@ -108,10 +123,11 @@ def _phase(system: System, sink: Sink, scenario: Scenario, messages: int, rate: 
     whole = whole and sink.count == before + total
     cpu, ours, busy = cpu_seconds(system.roots) - cpu, cpu_seconds(everything) - ours, busy_seconds() - busy
     elapsed = time.perf_counter() - began
-    return _Phase(
+    return Phase(
         accepted=messages / seconds,
         delivered=(sink.count - before) / (sink.changed_at - source.started),
         cpu_us=cpu / total * 1e6,
+        seconds=sink.changed_at - source.started,
         times_ms=times_ms,
         peak_mb=memory.octets / 1e6,
         others=max(0.0, busy - ours) / elapsed / (os.cpu_count() or 1),
@@ -128,9 +144,9 @@ def prove(folder: Path, keys: Keys, scenario: Scenario, kind: Kind) -> None:
     if programs().sink is None:
         return  # the fallback keeps nothing
     kept = Path(tempfile.mkdtemp(dir=folder))
-    with Sink(free_port(), keep=kept) as sink, _running(folder, keys, scenario, kind, sink.port) as system:
+    with Sink(free_port(), keep=kept) as sink, running(folder, keys, scenario.door, kind, sink.port) as system:
         sink.wait_ready()
-        _send(system, sink, Load(sessions=1, login=scenario.load.login, tls=scenario.load.tls), 1)
+        send(system, sink, Load(sessions=1, login=scenario.load.login, tls=scenario.load.tls), 1)
         header, _, _ = next(kept.iterdir()).read_text().partition("\n\n")
     shutil.rmtree(kept)
     fields = [line.lower() for line in header.split("\n")]

@@ -111,6 +111,10 @@ class Events:
     def node_recovered(self, *, node: str, pool: str, down_s: float) -> None:
         self._tell("node.recovered", INFO, node=node, pool=pool, down_s=down_s)
 
+    def node_ready(self, *, node: str, pool: str) -> None:
+        """A node passed its first test and is used from now on."""
+        self._tell("node.ready", INFO, node=node, pool=pool)
+
     def node_check_failed(self, *, node: str, pool: str, test_status: str, next_check: float) -> None:
         """`next_check` 0: checking has ended; the node stays off until an operator acts."""
         self._tell("node.check_failed", WARNING, node=node, pool=pool, test_status=test_status, next_check=next_check)
@@ -123,6 +127,11 @@ class Events:
 
     def node_resumed(self, *, node: str, pool: str, by: str) -> None:
         self._tell("node.resumed", INFO, node=node, pool=pool, by=by)
+
+    def node_token_failed(self, *, node: str, pool: str, error: str, account: bool) -> None:
+        """No access token could be had, or the consent ends soon. `account`: only an operator can mend it; `error`
+        says what to do."""
+        self._tell("node.token_failed", WARNING, node=node, pool=pool, error=error, account=account)
 
     # Process
 
@@ -149,6 +158,13 @@ class Events:
     def reload_returned(self, *, why: str) -> None:
         """Delivery broke after a reload; the configuration before it is back. The files still hold the other one."""
         self._tell("relay.reload_returned", ERROR, why=why)
+
+    def store_changed(self, why: str) -> None:
+        """A shared store went away, or is back when `why` is empty."""
+        if why:
+            self._tell("store.away", ERROR, error=why)
+        else:
+            self._tell("store.back")
 
     def fault(self, *, where: str, error: str) -> None:
         """Something failed that is ours to fix; the mail flow goes on."""

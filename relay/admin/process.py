@@ -32,11 +32,16 @@ from relay.process.supervisor import WorkerContext
 STOP_S = 2
 """What requests have to end in when the process is told to stop; streams never end by themselves."""
 
+NICE = 5
+"""Where there are fewer cores than work, mail goes first."""
+
 FIRST_TOKEN = "first-admin-token"  # noqa: S105 - the name of a file
 
 
 def run_admin(settings: Settings, log_settings: LogSettings, process: WorkerContext) -> int:
     """The body of the control process; its exit code. 0: nothing to do, it is not started again."""
+    with contextlib.suppress(OSError):
+        os.nice(NICE)
     log = configure(log_settings, bound={"process": "admin"})
     try:
         admin = settings.config.admin

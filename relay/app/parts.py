@@ -17,6 +17,7 @@ from relay.bridges.registry import Registry
 from relay.config.models.server import ListenerModel
 from relay.errors import ConfigError, UpstreamError
 from relay.listener.options import ListenerOptions
+from relay.oauth.desk import TokenDesk
 from relay.pools.pool import Pool
 from relay.signing.signer import Signer
 from relay.tap import SILENT, Tap
@@ -52,7 +53,14 @@ class Parts:
     listeners: tuple[ListenerParts, ...]
 
 
-def make_parts(settings: Settings, previous: Parts | None = None, *, rng: random.Random, tap: Tap = SILENT) -> Parts:
+def make_parts(
+    settings: Settings,
+    previous: Parts | None = None,
+    *,
+    rng: random.Random,
+    tap: Tap = SILENT,
+    desk: TokenDesk | None = None,
+) -> Parts:
     """Make what is new and keep what is not. Opens no connection; reads keys and certificates.
 
     Raises:
@@ -68,7 +76,7 @@ def make_parts(settings: Settings, previous: Parts | None = None, *, rng: random
         return Parts(
             settings=settings,
             pools=pools,
-            drivers=make_drivers(settings, rng=rng, kept=kept, tap=tap),
+            drivers=make_drivers(settings, rng=rng, kept=kept, tap=tap, desk=desk),
             prints=prints,
             registry=Registry(settings.bridges, previous=previous.registry if previous else None),
             signer=settings.signer(),

@@ -21,6 +21,7 @@ from relay.acceptance import Acceptance
 from relay.app.parts import Bind, ListenerParts, Parts
 from relay.app.shared import Shared
 from relay.app.store_set import Stores
+from relay.app.stores import is_shared, place_of
 from relay.bridges.credentials import PasswordChecker
 from relay.bridges.registry import BridgeGate
 from relay.delivery.attempt import Attempts
@@ -35,6 +36,7 @@ from relay.delivery.tally import Tally
 from relay.ids import IdSource
 from relay.listener.server import Listener
 from relay.logs.log import Log
+from relay.oauth.desk import TokenDesk
 from relay.pools.pool import Node, Pool
 from relay.process.listen_sockets import is_own, shut
 from relay.router.router import Router
@@ -63,6 +65,7 @@ class Plant:
     doors: listeners with their sockets, bound; see `open`.
     shard: of this worker; index: its number.
     tap: where dialogue is listened to; the drivers of all parts must have the same one.
+    desk: gives the drivers of all parts their tokens.
     """
 
     def __init__(
@@ -76,15 +79,17 @@ class Plant:
         shard: str,
         index: int,
         tap: Tap,
+        desk: TokenDesk,
     ) -> None:
         self.parts = parts
         self.stores = stores
         self.tap = tap
+        self.desk = desk
         self._log = log
         self._shares = {bridge.name: bridge.share for bridge in parts.settings.bridges}
         settings, clock, rng = parts.settings, time.time, random.Random()
         spool, state, events = stores.spool, stores.state, stores.events
-        ids = IdSource(clock, shard=shard)
+        ids = IdSource(clock, shard=place_of(parts.settings, shard) if is_shared(spool) else shard)
         self.router = Router(parts.pools.values(), state, clock=clock, rng=rng.random)
         self.fleet = Fleet(parts.pools.values(), parts.drivers, on_free=lambda pool: self.dispatcher.freed(pool))
         self.keeper = HealthKeeper(
@@ -96,6 +101,7 @@ class Plant:
             clock=clock,
             on_change=lambda: self.dispatcher.changed(),
             owner=f"{os.uname().nodename}:{os.getpid()}",
+            start=shared.start if settings.config.health.test_at_start else "",
         )
         self.quotas = Quotas(self.fleet, events, self._use_quotas)
         self.on_caps: Callable[[Mapping[str, Pool]], None] = lambda _: None
@@ -148,6 +154,7 @@ class Plant:
             clock=clock,
             rng=rng,
             hand_in=self.dispatcher.hand_in,
+            ready=self.keeper.first_tests,
         )
         self.gate = BridgeGate(parts.registry, PasswordChecker(), shared.throttle)
         self.acceptance = Acceptance(
@@ -285,6 +292,7 @@ class Plant:
         for listener in self.listeners:
             await listener.close()
         await self.fleet.close()
+        await self.desk.close()
         await self.router.close()
         await self.tally.flush()
 

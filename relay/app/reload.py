@@ -371,7 +371,7 @@ class Reloader:
         """
         started = self._started
         fresh = Settings(started.path, loaded, started_as=started.site)
-        parts = make_parts(fresh, self._plant.parts, rng=self._rng, tap=self._plant.tap)
+        parts = make_parts(fresh, self._plant.parts, rng=self._rng, tap=self._plant.tap, desk=self._plant.desk)
         ours = {tuple(listener.bind) for listener in started.config.listeners}
         sockets: dict[Bind, socket.socket] = {}
         try:
@@ -386,6 +386,8 @@ class Reloader:
     async def _take(self, prepared: _Prepared) -> tuple[str, ...]:
         """Swap. Returns the names of the nodes that were touched."""
         parts = prepared.parts
+        with contextlib.suppress(StateUnavailable):  # a node that is new may take mail untested rather than never
+            await self._plant.keeper.prepare(parts.drivers.keys() - self._plant.parts.drivers.keys())
         swap = self._plant.take_over(parts)
         self._generation = prepared.generation
         self._since = self._clock()

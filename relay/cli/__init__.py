@@ -30,13 +30,16 @@ _COMMANDS = {
     "top": ("relay.cli.top", "top", "Watch rates, queue and nodes live."),
     "trace": ("relay.cli.trace", "trace", "Watch SMTP sessions live, in and out."),
     "explain": ("relay.cli.explain", "explain", "Tell the story of one message."),
+    "drain": ("relay.cli.drain", "drain", "Take no more mail and empty the queue, before a replica goes."),
     "queue": ("relay.cli.queue", "queue", "List, show, retry, hold and drop messages."),
     "node": ("relay.cli.node", "node", "List, test, pause, drain and resume nodes."),
+    "oauth": ("relay.cli.oauth", "oauth", "Log nodes in by OAuth 2."),
     "pool": ("relay.cli.pool", "pool", "List pools and campaigns."),
     "bridge": ("relay.cli.bridge", "bridge", "List, add and revoke bridges."),
     "token": ("relay.cli.token", "token", "Make, list and revoke tokens of the admin server."),
     "webhook": ("relay.cli.webhook", "webhook", "List and replay webhook calls."),
     "dkim": ("relay.cli.dkim", "dkim", "Make DKIM keys and check their DNS records."),
+    "secret": ("relay.cli.secret", "secret", "Seal secrets in the configuration."),
     "healthcheck": ("relay.cli.status", "healthcheck", "Exit 0 when the relay is up and can accept mail."),
 }
 

@@ -48,7 +48,9 @@ def list_(config: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def test(config: str, names: tuple[str, ...], every: bool, as_json: bool) -> None:
-    """Connect, TLS, AUTH, MAIL, RSET with the real transport; sends no mail.
+    """SMTP: connect, TLS, AUTH, MAIL, RSET with the real transport. API: the vendor's check of the credentials.
+
+    Sends no mail. What the upstream answered is shown in its own words.
 
     On a running relay the result also decides whether the node is used. Exit 69 when a test fails.
     """
@@ -64,6 +66,8 @@ def test(config: str, names: tuple[str, ...], every: bool, as_json: bool) -> Non
                     result["answer"], indent="     ", first=f"{'ok  ' if result['ok'] else 'FAIL'} {result['name']}: "
                 )
             )
+            if result["advice"]:
+                say(wrapped(result["advice"], indent=" " * 7, first="     → "))
             for step in result["steps"]:
                 say(wrapped(step, indent=" " * 9, first=" " * 7))
         if not results:

@@ -71,6 +71,7 @@ class _Gathering:
 
     def run(self) -> Gathered:
         self._take(_Source(self._main, str(self._main), None, ()))
+        self._interpolation.open_sealed(self._result.root)
         self._result.faults.extend(self._interpolation.faults)
         self._result.warnings.extend(self._interpolation.warnings)
         return self._result

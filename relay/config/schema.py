@@ -61,6 +61,8 @@ def _expanded(variants: list[dict[str, Any]], data: object) -> list[dict[str, An
             mapping: dict[str, str] = chooser.get("mapping", {})
             references = [mapping[chosen]] if isinstance(chosen, str) and chosen in mapping else list(mapping.values())
             waiting.extend({"$ref": reference} for reference in references)
+        elif "properties" in variant:  # `anyOf` beside it only says which of them must be there
+            result.append(variant)
         elif alternatives := variant.get("anyOf") or variant.get("oneOf"):
             waiting.extend(alternatives)
         else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,6 +212,46 @@ class Text:
         del lines[first : _last_line(item) + 1]
         self._become("".join(lines))
 
+    def set_text(self, key: str, value: str, of: Node) -> None:
+        """Set a key of a mapping to a text, quoted and as it is: `${…}` stays a reference. In place where it is there
+        already."""
+        found = _value(of, key)
+        if isinstance(found, ScalarNode):
+            self.rewrite({(found.start_mark.line, found.start_mark.column): value})
+        elif found is not None:
+            raise CannotEdit(f"{_where(found)}: {key} is no text")
+        elif not isinstance(of, MappingNode):
+            raise CannotEdit(f"{_where(of)}: a mapping is expected here")
+        elif of.flow_style:
+            self._splice(of.end_mark.index - 1, f"{', ' if of.value else ''}{json.dumps(key)}: {_quoted(value)}")
+        else:
+            self._insert_lines(_last_line(of), f"{' ' * of.start_mark.column}{key}: {_quoted(value)}\n")
+
+    def mapping(self, key: str, of: Node) -> MappingNode | None:
+        """The mapping under a key of a mapping; None when there is none."""
+        found = _value(of, key)
+        return found if isinstance(found, MappingNode) else None
+
+    def rewrite(self, values: Mapping[tuple[int, int], str]) -> None:
+        """Replace scalars, told by line and column (from 0) of their start, by quoted texts.
+
+        Raises:
+            CannotEdit: one of them is not there, or has an anchor that would be lost.
+        """
+        found = {
+            (node.start_mark.line, node.start_mark.column): node
+            for node in _nodes(self.root)
+            if isinstance(node, ScalarNode)
+        }
+        for place in sorted(values, reverse=True):  # from the end, while the marks before still hold
+            node = found.get(place)
+            if node is None:
+                raise CannotEdit(f"line {place[0] + 1}, column {place[1] + 1}: not found as it was read; try again")
+            start, end = node.start_mark.index, node.end_mark.index
+            if self.text[start] in "&*!":
+                raise CannotEdit(f"{_where(node)}: the value has an anchor; write it out where it is used")
+            self._cut(start, end, _quoted(values[place]) + ("\n" if node.style in ("|", ">") else ""))
+
     def _splice(self, index: int, text: str) -> None:
         self._cut(index, index, text)
 
@@ -269,6 +309,30 @@ def _value(node: Node | None, key: str) -> Node | None:
             if isinstance(name, ScalarNode) and name.value == key:
                 return value  # type: ignore[no-any-return]
     return None
+
+
+def _nodes(node: Node | None) -> Iterator[Node]:
+    """Every node once; aliases make a tree a graph."""
+    waiting, seen = [node] if node is not None else [], set[int]()
+    while waiting:
+        current = waiting.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        if isinstance(current, MappingNode):
+            waiting += [part for pair in current.value for part in pair]
+        elif isinstance(current, SequenceNode):
+            waiting += current.value
+
+
+def _where(node: Node) -> str:
+    return f"line {node.start_mark.line + 1}, column {node.start_mark.column + 1}"
+
+
+def _quoted(text: str) -> str:
+    """As JSON and YAML both read it. Not escaped for interpolation: the text may be a reference."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _last_line(node: Node) -> int:

@@ -34,6 +34,7 @@ OPERATIONS = {
     "node_pause": LOOK_S,
     "node_resume": LOOK_S,
     "reload": ACT_S,
+    "drain": ACT_S,
     "metrics": LOOK_S,
     "submit": SUBMIT_S,
     "plan": PREPARE_S,

@@ -49,7 +49,9 @@ class Direct:
         clock: Callable[[], float],
         rng: random.Random,
         hand_in: Callable[[Lease, Message, float, str], Awaitable[None]],
+        ready: Callable[[str], Awaitable[None]],
     ) -> None:
+        self._ready = ready
         self._spool = spool
         self._router = router
         self._fleet = fleet
@@ -69,6 +71,7 @@ class Direct:
         loop = asyncio.get_running_loop()
         run, result = Run(), None
         message = replace(message, attempts=1)
+        await self._ready(message.pool)
         while (open_ := run.open(message)) and loop.time() + ENOUGH_S < deadline:
             decision = await self._route(message, run, len(open_))
             if not isinstance(decision, Route):

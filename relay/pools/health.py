@@ -2,6 +2,7 @@
 
 ::
 
+    (never tested: INACTIVE until its first test)
                  fault, failed check                      pause
     ACTIVE ─────────────────────────────► INACTIVE ─────────────────► PAUSED
       ▲  ◄───────────────────────────────    │  ▲                      │
@@ -35,6 +36,7 @@ LOOK_AGAIN_S: Final = 1.0
 """When to look again for a node whose check is due or running: its result comes at any moment."""
 
 OK: Final = "ok"
+UNTESTED: Final = "not tested yet"
 AWAITS_OPERATOR: Final = "ok, but auto_recover is off: an operator must resume the node"
 
 
@@ -49,7 +51,8 @@ class NodeHealth:
     """What is known of a node.
 
     Attributes:
-        test_status: `ok`, or the exact last error of the upstream (secrets masked, at most 500 characters).
+        test_status: `ok`, `not tested yet`, or the exact last error of the upstream (secrets masked, at most 500
+            characters).
         since: epoch seconds at which `status` began.
         next_check: when an INACTIVE node is tested next; 0 = not at all.
         give_up_at: after this an INACTIVE node stays off until an operator acts; 0 = not inactive.
@@ -92,6 +95,21 @@ class HealthPolicy:
 # Transitions by what attempts and tests showed
 
 
+def begin(health: NodeHealth, now: float, policy: HealthPolicy) -> NodeHealth:
+    """The relay starts. A node of which nothing is known takes no mail before its first test, which is due at once;
+    what is known of the others from before goes on. Under `auto_deactivate` off nothing is held back by tests."""
+    if health != NodeHealth() or not policy.auto_deactivate:
+        return health
+    return replace(
+        health,
+        status=NodeStatus.INACTIVE,
+        test_status=UNTESTED,
+        since=now,
+        next_check=now,
+        give_up_at=now + policy.recheck_for_s,
+    )
+
+
 def fault(
     health: NodeHealth, now: float, error: str, policy: HealthPolicy, *, began_at: float | None = None
 ) -> NodeHealth:
@@ -120,9 +138,9 @@ def check_failed(health: NodeHealth, now: float, error: str, policy: HealthPolic
 
 
 def check_passed(health: NodeHealth, now: float, policy: HealthPolicy) -> NodeHealth:
-    """A test passed: the node is active again, or would be if `auto_recover` allowed it."""
+    """A test passed: the node is active again, or would be if `auto_recover` allowed it. A first test asks nobody."""
     health = settled(health, now)
-    if _is_out(health) and not policy.auto_recover:
+    if _is_out(health) and not policy.auto_recover and not is_untested(health):
         return _or_same(health, replace(_checked(health, now, policy), test_status=AWAITS_OPERATOR, failures=0))
     well = replace(health, test_status=OK, failures=0, next_check=0.0, give_up_at=0.0)
     if health.status is NodeStatus.INACTIVE:
@@ -203,6 +221,8 @@ def is_available(health: NodeHealth, now: float) -> str | None:
             until = f" until {_clock(health.paused_until)}" if health.paused_until else ""
             by = f" by {health.paused_by}" if health.paused_by else ""
             return f"paused{by}{until}" + (f": {health.pause_reason}" if health.pause_reason else "")
+        case NodeStatus.INACTIVE if is_untested(health):
+            return "waits for its first test"
         case NodeStatus.INACTIVE:
             then = f"next check {_clock(health.next_check)}" if health.next_check else "no more checks, resume by hand"
             return f"inactive since {_clock(health.since)}, {then}: {health.test_status}"
@@ -228,6 +248,18 @@ def free_at(health: NodeHealth, now: float) -> float | None:
             return None
         at = max(at, health.next_check, now + LOOK_AGAIN_S)
     return at
+
+
+def is_untested(health: NodeHealth) -> bool:
+    """Never used, and its first test has no result."""
+    return _is_out(health) and health.test_status == UNTESTED
+
+
+def is_start_test_due(health: NodeHealth, now: float) -> bool:
+    """The relay has started and tests this node once, whatever was known of it; not under a pause. What is untested is
+    due by itself."""
+    health = settled(health, now)
+    return health.status is not NodeStatus.PAUSED and not is_untested(health)
 
 
 def is_check_due(health: NodeHealth, now: float) -> bool:

@@ -92,16 +92,17 @@ class Setting:
         ehlo: the relay's host name, said to SMTP servers.
         clock: epoch seconds, for what is written down; timeouts run on the loop's own clock.
         random: for draws; seeded in tests.
+        tokens: node name → its source of OAuth 2 access tokens, or None when its options have no plan for them
+            (`oauth_options.TokenPlan`).
         tap: where dialogue is listened to.
-        tokens: node name → its source of OAuth 2 access tokens, or None when its options have no plan for them.
         room: for work that holds a large message in memory, shared by all drivers.
     """
 
     ehlo: str
     clock: Callable[[], float] = time.time
     random: Random = field(default_factory=Random)
-    tap: Tap = SILENT
     tokens: Callable[[str], TokenSource | None] | None = None
+    tap: Tap = SILENT
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
 
 

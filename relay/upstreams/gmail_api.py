@@ -13,11 +13,14 @@ import re
 from datetime import datetime
 from typing import Any
 
+from pydantic import model_validator
+
 from relay.fields import Address
 from relay.outcome import Outcome, RecipientOutcome
 from relay.upstreams.api import Answer, Api, Call, Letter, Means, Raw, Rule, for_all, judged, outcome, well
 from relay.upstreams.api_options import ShownOptions
 from relay.upstreams.carries import Carries
+from relay.upstreams.oauth_options import OAuthOptions, TokenPlan
 
 MAX_CONTENT = 36_700_160
 
@@ -27,6 +30,17 @@ class Options(ShownOptions):
 
     mailbox: Address
     """Mailbox to send from."""
+    oauth: OAuthOptions
+    """How the relay logs in: flow refresh-token with one person's consent, or service-account."""
+
+    @model_validator(mode="after")
+    def _plan_is_whole(self) -> Options:
+        self.token_plan()
+        return self
+
+    def token_plan(self) -> TokenPlan:
+        """How tokens for the Gmail API are had. Raises ValueError for what is missing."""
+        return self.oauth.plan(use="api", provider="google", account=self.mailbox)
 
     def _vendor_url(self) -> str:
         return "https://gmail.googleapis.com"

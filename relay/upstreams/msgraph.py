@@ -10,16 +10,27 @@ responses. The limit of 4 MB is what the service answers ("The maximum request l
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 from urllib.parse import quote
+
+from pydantic import model_validator
 
 from relay.fields import Address
 from relay.outcome import Outcome, RecipientOutcome
 from relay.upstreams.api import Answer, Api, Call, Letter, Means, Raw, Rule, for_all, judged, outcome, well
 from relay.upstreams.api_options import ShownOptions
 from relay.upstreams.carries import Carries
+from relay.upstreams.oauth_options import OAuthOptions, TokenPlan
 
 MAX_CONTENT = 4 * 2**20 * 3 // 4 - 4096
+
+
+_LOGIN = {
+    "us-government": "https://login.microsoftonline.us",
+    "us-dod": "https://login.microsoftonline.us",
+    "china": "https://login.partner.microsoftonline.cn",
+}
 
 
 class Options(ShownOptions):
@@ -31,6 +42,26 @@ class Options(ShownOptions):
     """Whose token it is: `application` acts on the mailbox, `delegated` is the mailbox's own."""
     cloud: Literal["global", "us-government", "us-dod", "china"] = "global"
     """National cloud of the tenant."""
+    oauth: OAuthOptions
+    """How the relay logs in: flow client-credentials for `application`, refresh-token for `delegated`."""
+
+    @model_validator(mode="after")
+    def _plan_is_whole(self) -> Options:
+        self.token_plan()
+        return self
+
+    def token_plan(self) -> TokenPlan:
+        """How tokens for Graph are had. Raises ValueError for what is missing."""
+        plan = self.oauth.plan(use="api", provider="microsoft", account=self.mailbox)
+        if self.cloud == "global":
+            return plan
+        graph, login = self.api_url.removesuffix("/v1.0"), _LOGIN[self.cloud]
+        changed = {
+            name: getattr(plan, name).replace("https://login.microsoftonline.com", login)
+            for name in ("token_url", "device_url", "authorize_url")
+        }
+        scopes = tuple(scope.replace("https://graph.microsoft.com", graph) for scope in plan.scopes)
+        return replace(plan, scopes=scopes, **changed)
 
     def _vendor_url(self) -> str:
         host = {

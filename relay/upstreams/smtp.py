@@ -37,7 +37,8 @@ class SmtpUpstream:
         self._options = options
         self._limits = limits(options.timeouts)
         self._delivered_at = -math.inf  # loop time
-        self._connector = Connector(options, setting.ehlo, node=name, tap=setting.tap)
+        tokens = setting.tokens(name) if setting.tokens and options.oauth else None
+        self._connector = Connector(options, setting.ehlo, tokens, node=name, tap=setting.tap)
         self._pool = ConnectionPool(
             self._connector,
             limit=options.connections,

@@ -6,7 +6,8 @@ TCP and TLS come from the loop, the dialogue from aiosmtplib, replies from our `
 Invariants
   - With `starttls` and `implicit` nothing but EHLO is ever said in clear. `opportunistic` stays in clear only when
     STARTTLS is not offered, and then never logs in.
-  - One AUTH command with one mechanism: a wrong password counts once at the upstream.
+  - One AUTH command with one mechanism: a wrong password counts once at the upstream. A token that is refused is
+    replaced by a fresh one, once, over a new connection: it may have been withdrawn before its time.
   - One SSLContext for the node, made once (loading the system's authorities takes 22 ms).
 
 Source: RFC 5321 §3.1 and §4.1.4, RFC 3207, RFC 8314, RFC 4954.
@@ -28,10 +29,11 @@ import aiosmtplib
 from relay.errors import UpstreamError
 from relay.outcome import Outcome, Scope, Status
 from relay.tap import SILENT, Tap
-from relay.upstreams import replies
+from relay.upstreams import replies, smtp_bearer
 from relay.upstreams.base import Capabilities
 from relay.upstreams.smtp_options import SmtpOptions, SmtpVerify
 from relay.upstreams.smtp_wire import Wire, WireFault, WireReply
+from relay.upstreams.tokens import TokenFault, TokenSource
 
 Note = Callable[[str], None]
 """Takes one line about what was done or answered; secrets are masked before."""
@@ -79,11 +81,23 @@ class Connector:
     """Opens connections for one node.
 
     Args:
+        tokens: gives access tokens when the options ask for OAuth 2.
         node: its name, for those who listen at `tap`.
     """
 
-    def __init__(self, options: SmtpOptions, ehlo: str, *, node: str = "", tap: Tap = SILENT) -> None:
+    def __init__(
+        self,
+        options: SmtpOptions,
+        ehlo: str,
+        tokens: TokenSource | None = None,
+        *,
+        node: str = "",
+        tap: Tap = SILENT,
+    ) -> None:
+        if options.oauth is not None and tokens is None:
+            raise UpstreamError("oauth is configured, and there is nothing that gets tokens")
         self._options = options
+        self._tokens = tokens if options.oauth is not None else None
         self.node = node
         self.tap = tap
         self._ehlo = options.ehlo or ehlo
@@ -110,7 +124,20 @@ class Connector:
         Raises:
             ConnectFailed: in every expected case of failure.
         """
-        opening = _Opening(self, self._options, deadline, note or _unheard)
+        if self._tokens is None:
+            return await self._open(deadline, note or _unheard, "")
+        try:
+            return await self._open(deadline, note or _unheard, await self._token(deadline, note or _unheard))
+        except _TokenRefused as refused:
+            await self._tokens.invalidate(refused.token)
+        token = await self._token(deadline, note or _unheard)
+        try:
+            return await self._open(deadline, note or _unheard, token)
+        except _TokenRefused as refused:
+            raise ConnectFailed(refused.outcome) from refused
+
+    async def _open(self, deadline: float, note: Note, token: str) -> Connection:
+        opening = _Opening(self, self._options, deadline, note, token)
         try:
             return await opening.run()
         except BaseException as error:
@@ -118,9 +145,25 @@ class Connector:
             outcome = opening.outcome_of(error)
             if outcome is None:
                 raise
-            outcome = replace(outcome, text=self._mask(outcome.text), attempted=False)
+            outcome = replace(outcome, text=self._mask(outcome.text, token), attempted=False)
             opening.note(f"failed at {outcome.phase}: {outcome.code or ''} {outcome.enhanced} {outcome.text}".strip())
+            if isinstance(error, _Unusable) and error.token_refused:
+                raise _TokenRefused(outcome, token) from error
             raise ConnectFailed(outcome) from error
+
+    async def _token(self, deadline: float, note: Note) -> str:
+        """Before anything is said to the server, which would not wait long for a login."""
+        assert self._tokens is not None
+        note("token ****")
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._tokens.token()
+        except TokenFault as fault:
+            outcome = replace(fault.outcome, attempted=False)
+        except TimeoutError:
+            outcome = replace(replies.fault("auth", "no access token in time"), attempted=False)
+        note(f"failed at auth: {outcome.text}")
+        raise ConnectFailed(outcome)
 
     @property
     def ehlo(self) -> str:
@@ -148,8 +191,8 @@ class Connector:
         except OSError as error:
             raise UpstreamError(f"authorities in {ca_file or 'the system store'} cannot be read: {error}") from error
 
-    def _mask(self, text: str) -> str:
-        for secret in self._secrets:
+    def _mask(self, text: str, token: str = "") -> str:
+        for secret in (*self._secrets, token) if token else self._secrets:
             text = text.replace(secret, "****")
         return text
 
@@ -157,8 +200,9 @@ class Connector:
 class _Opening:
     """One opening in progress; `phase` is where it stands."""
 
-    def __init__(self, connector: Connector, options: SmtpOptions, deadline: float, note: Note) -> None:
+    def __init__(self, connector: Connector, options: SmtpOptions, deadline: float, note: Note, token: str) -> None:
         self.phase = "connect"
+        self._token = token
         self.note = note
         self._connector = connector
         self._options = options
@@ -173,8 +217,11 @@ class _Opening:
         if options.tls == "starttls" or (options.tls == "opportunistic" and smtp.supports_extension("starttls")):
             await self._start_tls(smtp)
             await self._hello(smtp)
-        if options.username is not None:
-            await self._login(smtp)
+        login = options.login()
+        if self._token:
+            await self._login_by_token(smtp)
+        elif login is not None:
+            await self._login(smtp, *login)
         assert self._wire is not None
         if not self._wire.usable:  # something was said behind the last answer
             raise self._wire.fault or WireFault("connection closed by the upstream")
@@ -260,7 +307,7 @@ class _Opening:
         options = self._options
         self.phase = "ehlo"
         self.note(f"EHLO {self._connector.ehlo}")
-        needs_esmtp = options.tls == "starttls" or options.username is not None
+        needs_esmtp = options.tls == "starttls" or bool(self._token) or options.password is not None
         try:
             reply = await smtp.ehlo(timeout=self._left(options.timeouts.ehlo))
         except aiosmtplib.SMTPHeloError as error:
@@ -286,11 +333,9 @@ class _Opening:
         if smtp.transport is not None:
             self._note_tls(smtp.transport)
 
-    async def _login(self, smtp: aiosmtplib.SMTP) -> None:
+    async def _login(self, smtp: aiosmtplib.SMTP, username: str, password: str) -> None:
         options = self._options
         self.phase = "auth"
-        assert options.username is not None
-        assert options.password is not None
         encrypted = smtp.get_transport_info("sslcontext") is not None
         if not encrypted and options.tls != "none":
             detail = "the upstream does not offer STARTTLS, and the login is not sent in clear"
@@ -300,14 +345,40 @@ class _Opening:
         if mechanism == "auto":
             mechanism = "login" if "login" in offered and "plain" not in offered else "plain"
         if mechanism not in offered:
-            detail = f"the upstream does not offer AUTH {mechanism.upper()} (offered: {' '.join(offered) or 'none'})"
-            text = replies.clean(detail)
-            raise _Unusable(Outcome(status=Status.REFUSED, scope=Scope.ACCOUNT, text=text, phase="auth"))
+            raise _not_offered(mechanism, offered)
         method = {"plain": smtp.auth_plain, "login": smtp.auth_login, "cram-md5": smtp.auth_crammd5}[mechanism]
         self.note(f"AUTH {mechanism.upper()} ****")
         limit = self._left(options.timeouts.ehlo)
-        reply = await method(options.username, options.password.get_secret_value(), timeout=limit)
+        reply = await method(username, password, timeout=limit)
         self.note(_shown(WireReply(reply.code, self._connector._mask(reply.message))))
+
+    async def _login_by_token(self, smtp: aiosmtplib.SMTP) -> None:
+        options = self._options
+        self.phase = "auth"
+        assert options.username is not None
+        offered = smtp.server_auth_methods
+        kind = smtp_bearer.mechanism(options.auth, offered)
+        if kind is None:
+            wanted = "XOAUTH2" if options.auth == "auto" else options.auth
+            raise _not_offered(wanted, offered)
+        self.note(f"AUTH {kind.upper()} ****")
+        first = smtp_bearer.initial_response(
+            kind, account=options.username, token=self._token, host=options.host, port=options.port
+        )
+        limit = options.timeouts.ehlo
+        reply = await smtp.execute_command(b"AUTH", kind.upper().encode(), first, timeout=self._left(limit))
+        why = ""
+        if reply.code == 334:
+            why = smtp_bearer.why(reply.message)
+            self.note(f"334 {self._connector._mask(why, self._token)}")
+            reply = await smtp.execute_command(smtp_bearer.final_line(kind), timeout=self._left(limit))
+        self.note(_shown(WireReply(reply.code, self._connector._mask(reply.message, self._token))))
+        if reply.code == 235:
+            return
+        outcome = _answer("auth", WireReply(reply.code, reply.message))
+        if why:
+            outcome = replace(outcome, text=replies.clean(f"{outcome.text} ({why})"))
+        raise _Unusable(outcome, token_refused=reply.code >= 500)
 
     def _note_tls(self, transport: asyncio.BaseTransport) -> None:
         tls = transport.get_extra_info("ssl_object")
@@ -318,9 +389,24 @@ class _Opening:
 class _Unusable(Exception):
     """The dialogue itself went well; what it said makes the upstream unusable."""
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, outcome: Outcome, *, token_refused: bool = False) -> None:
         super().__init__(outcome.text)
         self.outcome = outcome
+        self.token_refused = token_refused
+
+
+class _TokenRefused(Exception):
+    """The server did not take this token."""
+
+    def __init__(self, outcome: Outcome, token: str) -> None:
+        super().__init__(outcome.text)
+        self.outcome = outcome
+        self.token = token
+
+
+def _not_offered(mechanism: str, offered: list[str]) -> _Unusable:
+    detail = f"the upstream does not offer AUTH {mechanism.upper()} (offered: {' '.join(offered) or 'none'})"
+    return _Unusable(Outcome(status=Status.REFUSED, scope=Scope.ACCOUNT, text=replies.clean(detail), phase="auth"))
 
 
 def _unheard(_: str) -> None:
@@ -347,9 +433,10 @@ def _capabilities(smtp: aiosmtplib.SMTP) -> Capabilities:
 
 def _forms(options: SmtpOptions) -> tuple[str, ...]:
     """The shapes in which a server could echo the password, longest first."""
-    if options.username is None or options.password is None:
+    login = options.login()
+    if login is None:
         return ()
-    password = options.password.get_secret_value()
-    plain = f"\0{options.username}\0{password}".encode()
+    username, password = login
+    plain = f"\0{username}\0{password}".encode()
     forms = [password, base64.b64encode(password.encode()).decode(), base64.b64encode(plain).decode()]
     return tuple(sorted((f for f in forms if len(f) >= _SHORTEST_SECRET), key=len, reverse=True))

@@ -21,6 +21,8 @@ from tests.fakes.vendor_contract import (
 )
 from tests.fakes.vendor_server import Reply, Request
 
+MAILBOX = {"mailbox": "news@acme.example", "oauth": {"client_id": "app-1"}}
+
 
 def ses() -> Contract:
     def read(request: Request) -> Understood:
@@ -240,7 +242,7 @@ def msgraph() -> Contract:
             return Reply(400, {"error": {"code": "ErrorMimeContentInvalidBase64String", "message": "Invalid base64"}})
         return None
 
-    return Contract("msgraph", {"mailbox": "news@acme.example"}, read, lambda _: Reply(202), probe, recipients=500)
+    return Contract("msgraph", MAILBOX, read, lambda _: Reply(202), probe, recipients=500)
 
 
 def gmail() -> Contract:
@@ -265,7 +267,7 @@ def gmail() -> Contract:
 
     return Contract(
         "gmail-api",
-        {"mailbox": "news@acme.example"},
+        MAILBOX,
         read,
         lambda _: Reply(200, {"id": "18c", "threadId": "18c", "labelIds": ["SENT"]}),
         probe,

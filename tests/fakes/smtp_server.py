@@ -309,6 +309,8 @@ class SmtpServer:
         if mechanism.upper() == "PLAIN":
             answer = rest[0] if rest else await self._ask(session, b"")
             _, user, password = base64.b64decode(answer).decode().split("\0")
+        elif mechanism.upper() in ("XOAUTH2", "OAUTHBEARER"):
+            user, right = await self._bearer(session, mechanism.upper(), rest[0] if rest else "")
         elif mechanism.upper() == "LOGIN":
             user = base64.b64decode(rest[0] if rest else await self._ask(session, b"Username:")).decode()
             password = base64.b64decode(await self._ask(session, b"Password:")).decode()
@@ -321,6 +323,26 @@ class SmtpServer:
         usual = b"235 2.7.0 welcome\r\n" if right else b"535 5.7.8 authentication failed\r\n"
         if await self._act(session, "auth", line, usual) == 235:
             session.user = user
+
+    async def _bearer(self, session: _Session, mechanism: str, initial: str) -> tuple[str, bool]:
+        """User and verdict; what a mailbox provider answers to a token that is not the user's: 334 with JSON, then it
+        waits for the one line that each mechanism has for that."""
+        text = base64.b64decode(initial, validate=True).decode()
+        form = (
+            r"user=([^\x01]*)\x01auth=Bearer ([!-~]+)\x01\x01"
+            if mechanism == "XOAUTH2"
+            else rf"n,a=([^\x01]*),\x01host=[^\x01]+\x01port={self.port}\x01auth=Bearer ([!-~]+)\x01\x01"
+        )
+        match = re.fullmatch(form, text)
+        user, token = (match[1], match[2]) if match else ("", "")
+        if match and (self._users or {}).get(user) == token:
+            return user, True
+        why = b'{"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}'
+        line = await self._ask(session, why)
+        self.commands.append((session.number, line.decode()))
+        if line != (b"" if mechanism == "XOAUTH2" else b"AQ=="):
+            raise _Over
+        return user, False
 
     async def _ask(self, session: _Session, challenge: bytes) -> bytes:
         session.writer.write(b"334 " + base64.b64encode(challenge) + b"\r\n")

@@ -45,7 +45,7 @@ def base_config(port: int, nodes: list[dict[str, Any]], **more: Any) -> dict[str
         "mtas": [{"id": "mta4", "zone": "us-1"}],
         "listeners": [{"bind": f"127.0.0.1:{port}", "tls": "none", "auth_without_tls": True}],
         "retry": {"schedule": ["1s", "2s", "5s"], "max_age": "1h"},
-        "health": {"recheck_every": "1s", "recheck_for": "1h"},
+        "health": {"recheck_every": "1s", "recheck_for": "1h", "test_at_start": False},
         "uncertain": {"wait": "2s"},
         "drain": "5s",
         "bridges": [{"name": "app", "pool": "main", "credentials": [{"username": "app", "password": "app-password"}]}],
@@ -87,6 +87,10 @@ class Relay:
 
     def start(self, *, seconds: float = 30.0) -> Relay:
         self.launch()
+        return self.start_waiting(seconds=seconds)
+
+    def start_waiting(self, *, seconds: float = 30.0) -> Relay:
+        """After `launch`: until it greets."""
         wait_for(self._greets, seconds=seconds, what="the relay's greeting")
         return self
 

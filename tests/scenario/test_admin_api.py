@@ -157,6 +157,7 @@ def test_health_and_status(rig: AdminRig, admin: httpx.Client) -> None:
     assert [worker["phase"] for worker in status["workers"]] == ["running"]
     assert {node["name"] for node in status["nodes"]} >= {"a", "b"}
     assert rig.relay.cli("healthcheck") == ""
+    assert not (rig.relay.directory / "var" / "webhooks.db").exists()  # nobody listens, so nothing is read
 
 
 def test_metrics_are_for_this_machine_and_for_tokens(rig: AdminRig) -> None:
@@ -440,3 +441,11 @@ def test_a_paused_node_comes_back_by_itself(admin: httpx.Client) -> None:
     answer = admin.post("/api/v1/nodes/b/pause", json={"reason": "a moment", "for_seconds": 1}).json()
     assert answer["paused_until"] > time.time() - 5
     wait_for(lambda: admin.get("/api/v1/nodes/b").json()["state"]["status"] == "active", what="the end of the pause")
+
+
+def test_options_that_a_driver_cannot_use_fail_the_test_and_nothing_else(rig: AdminRig, admin: httpx.Client) -> None:
+    node = {"name": "x", "type": "elasticemail", "api_key": "schl\u00fcssel-\u2603"}
+    answer = admin.post("/api/v1/nodes/test", json=node)
+    assert answer.status_code in (200, 422), answer.text
+    assert "\u2603" not in answer.text
+    assert not rig.relay.events("relay.fault")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import Depends, Header, HTTPException, Query, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from relay.admin.context import Context
@@ -122,15 +123,26 @@ class _StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """Reads JSON bodies strictly."""
+    """Reads JSON bodies strictly, and takes no query parameter that it does not know: a filter with a typing error must
+    not show, or change, everything."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
+        known = _query_of(self.dependant)
 
         async def strict(request: Request) -> Response:
+            if unknown := sorted(set(request.query_params) - known):
+                there = f"there are: {', '.join(sorted(known))}" if known else "there are none here"
+                raise Refused(422, f"unknown query parameter {unknown[0][:100]!r}; {there}")
             return await handler(_StrictRequest(request.scope, request.receive))
 
         return strict
+
+
+def _query_of(dependant: Dependant) -> set[str]:
+    """Names of the query parameters of a handler and of all that it depends on."""
+    names = {field.alias for field in dependant.query_params}
+    return names.union(*(_query_of(each) for each in dependant.dependencies))
 
 
 async def json_object(request: Request) -> dict[str, Any]:

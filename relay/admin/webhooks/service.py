@@ -26,13 +26,16 @@ import orjson
 from standardwebhooks.webhooks import Webhook
 
 import relay
-from relay.admin.feed import Feed, Told
+from relay.admin.feed import PAGE, Feed, Told
 from relay.admin.webhooks.reach import CheckedBackend, Forbidden
 from relay.admin.webhooks.store import Call, Entering, State, Store
 from relay.config import Config
 from relay.config.models.admin import WebhookModel
 
 LOOK_EVERY_S = 0.5
+IDLE_S = 2.0
+"""How often a relay without receivers looks whether it has got some."""
+
 AT_ONCE = 4
 """Calls to one receiver at the same time."""
 
@@ -112,7 +115,7 @@ class Webhooks:
         self._results: Counter[str] = Counter()
         self._changed = asyncio.Event()
         self.on_reload: Callable[[], Awaitable[None]] | None = None
-        """Called when the relay has taken over its files, by whoever's order; before later events are read."""
+        """Looks for changed files; called when the relay has taken some over, and now and then while none listens."""
 
     # Seeing and doing
 
@@ -124,6 +127,8 @@ class Webhooks:
         return {**results, "webhook_waiting": waiting}
 
     async def rows(self) -> list[dict[str, Any]]:
+        if not self._hooks:
+            return []
         counts = await asyncio.to_thread(self._store.counts)
         silenced = await asyncio.to_thread(self._store.silenced)
         rows = []
@@ -198,36 +203,53 @@ class Webhooks:
             if name not in self._tasks:
                 self._standing[name] = _Standing()
                 self._tasks[name] = (hook, tasks.create_task(self._serve(hook)))
-        await asyncio.to_thread(self._store.forget, list(self._hooks))
+        if self._hooks or self._store.is_used:
+            await asyncio.to_thread(self._store.forget, list(self._hooks))
 
     async def _gather(self) -> None:
-        """Histories into the queue."""
+        """Histories into the queue; as long as there are no receivers, nothing is read."""
         position: dict[str, int] | None = None
         while True:
+            pause = LOOK_EVERY_S
             try:
-                if position is None:
-                    position = await asyncio.to_thread(self._store.position)
-                if position is None:
-                    position = await asyncio.to_thread(self._feed.end)
-                    await asyncio.to_thread(self._store.enter, (), position, self._clock())
-                told, after, missed = await asyncio.to_thread(self._feed.read, position)
-                if self.on_reload is not None and any(each.event.name == RELOADED for each in told):
-                    await self.on_reload()
-                if told or after != position:
-                    entering = [event for each in told if (event := self._entering(each)) is not None]
-                    lost = await asyncio.to_thread(self._store.enter, entering, after, self._clock())
-                    self._results["missed"] += missed + lost
-                    if missed + lost:
-                        self._tell("error", "webhook.missed", {"events": missed + lost})
-                    position = after
-                    for name in {name for event in entering for name in event.hooks}:
-                        if name in self._standing:
-                            self._standing[name].wake.set()
+                if not self._hooks:
+                    position, pause = None, IDLE_S
+                    if self._store.is_used:
+                        await asyncio.to_thread(self._store.forget_position)
+                    await self._look_for_reload()
+                else:
+                    position, is_behind = await self._read_on(position)
+                    pause = 0.0 if is_behind else LOOK_EVERY_S
             except Exception as error:  # a full or damaged disk: told, and tried again
                 self._tell("error", "relay.fault", {"where": "webhooks", "error": f"{type(error).__name__}: {error}"})
-                position = None
-                await asyncio.sleep(5.0)
-            await asyncio.sleep(LOOK_EVERY_S)
+                position, pause = None, 5.0
+            await asyncio.sleep(pause)
+
+    async def _look_for_reload(self) -> None:
+        if self.on_reload is not None:
+            await self.on_reload()
+
+    async def _read_on(self, position: dict[str, int] | None) -> tuple[dict[str, int], bool]:
+        """One page of events. Returns the position behind it, and whether there may be more."""
+        if position is None:
+            position = await asyncio.to_thread(self._store.position)
+        if position is None:
+            position = await asyncio.to_thread(self._feed.end)
+            await asyncio.to_thread(self._store.enter, (), position, self._clock())
+        told, after, missed = await asyncio.to_thread(self._feed.read, position)
+        if any(each.event.name == RELOADED for each in told):
+            await self._look_for_reload()
+        if not told and after == position:
+            return position, False
+        entering = [event for each in told if (event := self._entering(each)) is not None]
+        lost = await asyncio.to_thread(self._store.enter, entering, after, self._clock())
+        if missed + lost:
+            self._results["missed"] += missed + lost
+            self._tell("error", "webhook.missed", {"events": missed + lost})
+        for name in {name for event in entering for name in event.hooks}:
+            if name in self._standing:
+                self._standing[name].wake.set()
+        return after, len(told) >= PAGE
 
     def _entering(self, told: Told) -> Entering | None:
         event = told.event

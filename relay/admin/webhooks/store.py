@@ -88,6 +88,15 @@ class Store:
         rows = self.database.do(lambda c: c.execute("SELECT shard, number FROM position").fetchall())
         return dict(rows) if rows else None
 
+    @property
+    def is_used(self) -> bool:
+        """Whether there is a file: a relay that never had webhooks has none."""
+        return self.database.path.exists()
+
+    def forget_position(self) -> None:
+        """Nobody listens: who comes next is told what happens from then on."""
+        self.database.do(lambda c: c.execute("DELETE FROM position"))
+
     def enter(self, events: Sequence[Entering], position: Mapping[str, int], now: float) -> int:
         """Keep events and the position behind them. Returns how many calls had to go for want of room."""
 
@@ -204,7 +213,7 @@ class Store:
 
     def forget(self, known: Sequence[str]) -> None:
         """Calls of receivers that are no longer configured go."""
-        marks = ", ".join("?" * len(known))
+        marks = ", ".join("?" * len(known)) or "''"
         self.database.do(
             lambda c: c.execute(f"DELETE FROM call WHERE hook NOT IN ({marks})", tuple(known))  # noqa: S608
         )

@@ -10,6 +10,7 @@ from relay.config.models import Config
 from relay.config.models.server import ListenerModel
 from relay.config.models.traffic import is_hash, node_options
 from relay.config.places import Path, Report, find
+from relay.config.secret_fields import secret_paths
 from relay.config.yaml12 import Scalar, Sequence
 from relay.upstreams.smtp_options import SmtpOptions
 
@@ -126,13 +127,7 @@ def _is_local(host: str) -> bool:
 
 def _check_plain_passwords(config: Config, report: Report) -> None:
     """One warning for each file: a list of two thousand would hide every other."""
-    paths: list[Path] = [
-        ("bridges", index, "credentials", number, "password")
-        for index, bridge in enumerate(config.bridges)
-        for number, credential in enumerate(bridge.credentials)
-        if not is_hash(credential.password.get_secret_value())
-    ]
-    paths += [(*path, "password") for path, node in nodes_of(config) if getattr(node, "password", None) is not None]
+    paths = [path for path, secret in secret_paths(config) if not is_hash(secret.get_secret_value())]
     counts: Counter[str] = Counter()
     first: dict[str, Path] = {}
     for path in paths:
@@ -142,6 +137,11 @@ def _check_plain_passwords(config: Config, report: Report) -> None:
             first.setdefault(node.place.file, path)
     for file, path in first.items():
         number = counts[file]
-        what = "the password itself stands in the file"
+        what = f"the {_kind_of(path)} itself stands in the file"
         more = f" (and {number - 1} more in this file)" if number > 1 else ""
-        report.warn(path, what + more, "use ${NAME}, ${file:/path} or, for bridges, a hash")
+        report.warn(path, what + more, "`relay secret seal`, ${NAME}, ${file:/path} or, for bridges, a hash")
+
+
+def _kind_of(path: Path) -> str:
+    name = str(path[-1])
+    return "password" if "password" in name else name.replace("_", " ")

@@ -19,6 +19,7 @@ from relay.config.models.server import (
     MtaModel,
     ReloadModel,
     RetryModel,
+    SecretsModel,
     SpoolModel,
     Store,
     StoreModel,
@@ -57,6 +58,8 @@ class Config(Options):
     """Storing a message must end within this time, else the client hears 451 and nothing is delivered."""
     drain: Annotated[Period, Field(le=3600.0)] = 25.0
     """Time to finish what runs when the relay is told to stop."""
+    secrets: SecretsModel = SecretsModel()
+    """Keys of sealed secrets."""
     headers: Annotated[Headers, Field(default_factory=dict)]
     """Headers added to every message."""
     dkim: tuple[DkimModel, ...] = ()

@@ -117,6 +117,8 @@ class HealthModel(Options):
     """Take a failing node out at once."""
     auto_recover: Flag = True
     """Bring it back when a test succeeds."""
+    test_at_start: Flag = True
+    """Test every node when the relay starts; one that was never tested takes no mail before it passed."""
 
 
 class RetryModel(Options):
@@ -156,6 +158,13 @@ class DsnModel(Options):
     the pool can send for, where no node of it can send for this one."""
     pool: Name | None = None
     """Pool that reports go through; the one of the failed message when left out."""
+
+
+class SecretsModel(Options):
+    """How `${sealed:…}` values in these files are opened."""
+
+    key_file: FilePath | None = None
+    """File with the keys, one a line, the first one seals; RELAY_SECRET_KEY and RELAY_SECRET_KEY_FILE win over it."""
 
 
 class LogModel(Options):
@@ -200,6 +209,8 @@ class StoreModel(Options):
     """Messages: `sqlite:FOLDER`, or `redis://…`."""
     state: StoreUrl = Field(default="sqlite:var/relay", repr=False)
     """Caps, health, rotation: `sqlite:FOLDER`, or `redis://…` for one truth over several machines."""
+    folder: FilePath = "var/relay"
+    """Where a relay with a shared spool keeps what is its own: control sockets, history, large bodies on their way."""
 
 
 def _store(value: object) -> object:

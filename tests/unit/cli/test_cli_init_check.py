@@ -47,7 +47,7 @@ def test_the_lines_that_init_prints_are_commands_of_this_program(
 
 
 def test_init_asks_for_what_is_not_given(cli: Cli, tmp_path: Path) -> None:
-    ended = cli("init", input='smtp\nmail.example.com\nimplicit\n\nrelay: "user" $1\n')
+    ended = cli("init", input='smtp\nnone\nmail.example.com\nimplicit\n\nrelay: "user" $1\n')
     assert ended.code == 0
     assert "SMARTHOST_PASSWORD" in ended.out
     config = load(tmp_path / "conf" / "relay.yaml", environment={"SMARTHOST_PASSWORD": "x"}).config
@@ -57,7 +57,7 @@ def test_init_asks_for_what_is_not_given(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_init_asks_again_for_what_makes_no_sense(cli: Cli) -> None:
-    ended = cli("init", "--host", "mail.example.com", input="tls13\nnone\n99999\n2500\n\n")
+    ended = cli("init", "--no-test", "--host", "mail.example.com", input="tls13\nnone\n99999\n2500\n\n")
     assert ended.code == 0
     assert "port: 2500" in Path("conf/relay.yaml").read_text()
 
@@ -67,6 +67,37 @@ def test_init_without_answers_says_which_options_to_give(cli: Cli, tmp_path: Pat
     assert ended.code == os.EX_USAGE
     assert "--type sandbox" in ended.err
     assert not (tmp_path / "conf").exists()
+
+
+def test_init_with_a_preset_and_oauth_asks_nothing(cli: Cli) -> None:
+    keys = ["oauth.client_id=abc", "oauth.tenant=acme.example", "caps.day=700"]
+    args = ["--type", "smtp", "--preset", "outlook", "--username", "me@acme.example"]
+    ended = cli("init", *args, *(f"--set={key}" for key in keys))
+    assert (ended.code, ended.err) == (0, "")
+    assert "oauth login outlook" in ended.out
+    (node,) = load("conf/relay.yaml").config.pools[0].nodes
+    assert (node.name, node.host, node.caps.day.limit) == ("outlook", "smtp.office365.com", 700)  # type: ignore[attr-defined, union-attr]
+    assert node.oauth.tenant == "acme.example"  # type: ignore[attr-defined]
+
+
+INIT_FAULTS: dict[str, tuple[list[str], int, str]] = {
+    "unknown type": (["--type", "smpt"], os.EX_USAGE, "none of smtp, sandbox"),
+    "unknown preset": (["--preset", "gmial", "--username", "u"], os.EX_USAGE, 'did you mean "gmail"?'),
+    "secret on the command line": (["--type", "smtp", "--set", "password=x"], os.EX_USAGE, "can be seen by others"),
+    "no pair": (["--type", "smtp", "--set", "password"], os.EX_USAGE, "is not KEY=VALUE"),
+    "unknown key": (["--type", "sandbox", "--set", "zzz=1"], os.EX_CONFIG, "zzz"),
+    "no answer": (["--type", "smtp"], os.EX_USAGE, "no answer"),
+}
+
+
+@pytest.mark.parametrize(("args", "code", "words"), INIT_FAULTS.values(), ids=list(INIT_FAULTS))
+def test_init_that_cannot_be_is_told_and_leaves_nothing(
+    cli: Cli, tmp_path: Path, args: list[str], code: int, words: str
+) -> None:
+    ended = cli("init", *args)
+    assert ended.code == code
+    assert words in ended.err
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_init_never_overwrites(cli: Cli, config: Path) -> None:

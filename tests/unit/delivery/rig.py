@@ -82,7 +82,7 @@ class ScriptedNode:
         self.always: Answer = TAKEN
         self.well: Outcome = TAKEN
         self.calls: list[Call] = []
-        self.took_s = 0.0
+        self.took_s = self.probe_took_s = 0.0
         self.busy = 0
         self.most = 0
         self.probes = 0
@@ -119,7 +119,7 @@ class ScriptedNode:
 
     async def probe(self) -> Probe:
         self.probes += 1
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.probe_took_s)
         if isinstance(self.well, Exception):
             raise self.well
         return Probe(outcome=self.well)
@@ -310,6 +310,7 @@ class Rig:
     spool: FaultySpool = field(default_factory=FaultySpool)
     state: FaultyState = field(default_factory=FaultyState)
     owner: str = "worker-0"
+    start_mark: str = ""
     running: bool = True
     scratch: Path = Path("/nonexistent")
 
@@ -334,6 +335,7 @@ class Rig:
             clock=self.clock,
             on_change=lambda: self.dispatcher.changed(),
             owner=self.owner,
+            start=self.start_mark,
         )
         self.tally = Tally(self.state)
         self.reports = Reports(
@@ -380,6 +382,7 @@ class Rig:
             clock=self.clock,
             rng=self.rng,
             hand_in=self.dispatcher.hand_in,
+            ready=self.keeper.first_tests,
         )
         self.gate = BridgeGate(Registry(self.bridges), PasswordChecker(), AuthThrottle(slots=8))
         self.acceptance = Acceptance(
@@ -397,6 +400,8 @@ class Rig:
         self._tasks: list[asyncio.Task[Any]] = []
 
     async def __aenter__(self) -> Self:
+        await self.router.refresh_health()
+        await self.keeper.prepare(self.fleet.names())
         if self.running:
             self.start()
             await asyncio.sleep(0)

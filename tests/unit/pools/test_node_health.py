@@ -19,6 +19,7 @@ from relay.pools.health import (
     HealthPolicy,
     NodeHealth,
     NodeStatus,
+    begin,
     check_failed,
     check_passed,
     cool_down,
@@ -27,6 +28,8 @@ from relay.pools.health import (
     free_at,
     is_available,
     is_check_due,
+    is_start_test_due,
+    is_untested,
     pause,
     resume,
     settled,
@@ -297,6 +300,63 @@ def test_in_any_history_record_and_answers_agree(history: list[tuple[int, float]
             assert back_at == now
         elif back_at is not None:
             assert back_at > now
+
+
+UNUSED = begin(WELL, NOW, POLICY)
+
+
+def test_a_node_of_which_nothing_is_known_waits_for_its_first_test() -> None:
+    assert is_untested(UNUSED)
+    assert is_available(UNUSED, NOW) == "waits for its first test"
+    assert is_check_due(UNUSED, NOW)
+    assert free_at(UNUSED, NOW) == NOW + LOOK_AGAIN_S
+
+
+@pytest.mark.parametrize(
+    "health",
+    [
+        DOWN,
+        HALTED,
+        HALTED_DOWN,
+        check_passed(UNUSED, NOW, POLICY),
+        cool_down(WELL, NOW + 60, "slower", now=NOW),
+        UNUSED,
+    ],
+    ids=["down", "paused", "paused and down", "tested", "cooling", "waits already"],
+)
+def test_what_is_known_of_a_node_goes_on_over_a_start(health: NodeHealth) -> None:
+    assert begin(health, NOW + 5, POLICY) is health
+
+
+def test_nothing_is_held_back_where_tests_take_no_node_out() -> None:
+    assert begin(WELL, NOW, RECORD_ONLY) is WELL
+
+
+@pytest.mark.parametrize("policy", [POLICY, BY_HAND], ids=["auto", "by hand"])
+def test_a_first_test_that_passes_makes_the_node_active(policy: HealthPolicy) -> None:
+    well = check_passed(UNUSED, NOW + 1, policy)
+    assert (well.status, well.test_status, well.give_up_at) == (NodeStatus.ACTIVE, OK, 0.0)
+
+
+def test_a_first_test_that_fails_leaves_it_out_with_the_error() -> None:
+    out = check_failed(UNUSED, NOW + 1, ERROR, POLICY)
+    assert (out.status, out.test_status, out.next_check) == (NodeStatus.INACTIVE, ERROR, NOW + 901)
+    assert not is_untested(out)
+
+
+def test_an_operator_may_use_an_untested_node() -> None:
+    used = resume(UNUSED, NOW + 1)
+    assert is_available(used, NOW + 1) is None
+    assert not is_untested(used)
+
+
+@pytest.mark.parametrize(
+    ("health", "due"),
+    [(WELL, True), (DOWN, True), (HALTED, False), (HALTED_DOWN, False), (UNUSED, False)],
+    ids=["well", "down", "paused", "paused and down", "untested"],
+)
+def test_who_is_tested_once_at_a_start(health: NodeHealth, due: bool) -> None:
+    assert is_start_test_due(health, NOW) is due
 
 
 def test_a_node_that_is_out_is_tested_at_once_when_it_is_configured_otherwise():
