@@ -72,11 +72,14 @@ class Intake:
         username: str = "",
         password: str = "",
         token: str = "",
+        on_behalf: str = "",
     ) -> dict[str, Any]:
         """Take messages of one client.
 
         Args:
             token: instead of username and password.
+            on_behalf: name of a bridge, for mail of the relay itself: no login, all else as ever. Who reaches the
+                socket may do anything with the relay anyway.
             messages: each `sender`, `recipients`, `head` and `body` in base64, or `file` and `size` for a body in
                 `body_dir`; `eight_bit`, `long_lines`; `key` and `digest` (hex) for those that count once.
 
@@ -87,6 +90,11 @@ class Intake:
         self._sessions += 1
         session = f"api-{self._sessions:x}"
         mechanism = "TOKEN" if token else "PLAIN"
+        if on_behalf:
+            bridge = self._gate().registry.named(on_behalf)
+            if bridge is None:
+                return {"bridge": "", "refused": None, "results": []}
+            return await self._take(bridge, peer, session, "relay", messages)
         try:
             bridge = await (
                 self._gate().authenticate_token(token, peer=peer)
@@ -101,6 +109,11 @@ class Intake:
             )
             return {"bridge": "", "refused": None, "results": []}
         self._events.session_authenticated(session=session, bridge=bridge.name, peer=peer, mechanism=mechanism)
+        return await self._take(bridge, peer, session, username, messages)
+
+    async def _take(
+        self, bridge: Bridge, peer: str, session: str, username: str, messages: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
         info = SessionInfo(session=session, peer=peer, port=0, helo="", protocol="HTTP", username=username)
         results = []
         for message in messages:

@@ -17,6 +17,7 @@ from relay.admin.security.guess import unauthorized
 from relay.admin.security.roles import Caller, Role
 from relay.admin.services.bridges import Bridges
 from relay.admin.services.configuration import Configuration
+from relay.admin.services.issues import Issues
 from relay.admin.services.nodes import Nodes
 from relay.admin.services.overview import Overview
 from relay.admin.services.pools import Pools
@@ -36,6 +37,7 @@ class Services:
     bridges: Bridges
     configuration: Configuration
     sending: Sending
+    issues: Issues
 
     @classmethod
     def over(cls, context: Context) -> Services:
@@ -50,6 +52,7 @@ class Services:
             Bridges(context, configuration),
             configuration,
             Sending(context),
+            Issues(context),
         )
 
 
