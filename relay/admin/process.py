@@ -13,16 +13,22 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from relay.admin.alerts.notify import Notifier
+from relay.admin.alerts.store import Store as AlertStore
+from relay.admin.alerts.targets import Targets
+from relay.admin.alerts.watch import Alerts
 from relay.admin.app import guarded, make_app
 from relay.admin.audit import Audit
 from relay.admin.context import Context, Current, Tell, site_now
 from relay.admin.feed import Feed
 from relay.admin.security.access import Access
 from relay.admin.security.guess import Guesses
+from relay.admin.services.own_mail import OwnMail
 from relay.admin.webhooks.service import Webhooks
 from relay.admin.webhooks.store import Store
 from relay.admin.workers import Workers
 from relay.app.settings import Settings
+from relay.config import Config
 from relay.config.models.admin import AdminModel
 from relay.errors import ConfigError
 from relay.logs.log import Log, LogSettings, configure
@@ -55,7 +61,7 @@ def run_admin(settings: Settings, log_settings: LogSettings, process: WorkerCont
                 log.tell("error" if chosen else "warning", "admin.unavailable", {"error": str(error)})
                 if chosen:
                     return os.EX_TEMPFAIL
-        if sock is None and not settings.config.webhooks:
+        if sock is None and not settings.config.webhooks and not settings.config.alerts.targets:
             return 0
         return asyncio.run(_serve(settings, log, process, admin, sock))
     finally:
@@ -73,6 +79,7 @@ async def _serve(
     async with asyncio.TaskGroup() as tasks:
         background = [
             tasks.create_task(context.webhooks.run(), name="webhooks"),
+            tasks.create_task(context.alerts.run(), name="alerts"),
         ]
         if sock is not None and admin is not None:
             await asyncio.to_thread(_first_token, context.access, settings.directory, log.tell)
@@ -107,15 +114,33 @@ def make_context(settings: Settings, tell: Tell) -> Context:
         await webhooks.take_over((await current.look()).config)
 
     webhooks.on_reload = take_over
+    workers = Workers(lambda: site_now(current, settings.site))
+    audit = Audit(access.database)
+    alert_store = AlertStore(directory)
+
+    async def look() -> Config:
+        return (await current.look()).config
+
+    alerts = Alerts(
+        alert_store,
+        feed,
+        workers,
+        audit,
+        Notifier(alert_store, Targets(OwnMail(workers), webhooks.post), lambda: current.config, tell),
+        look=look,
+        site=lambda: site_now(current, settings.site),
+        tell=tell,
+    )
     return Context(
         current=current,
         site=settings.site,
-        workers=Workers(lambda: site_now(current, settings.site)),
+        workers=workers,
         access=access,
-        audit=Audit(access.database),
+        audit=audit,
         guesses=Guesses(),
         feed=feed,
         webhooks=webhooks,
+        alerts=alerts,
         tell=tell,
     )
 
