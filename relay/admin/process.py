@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from relay.admin.app import guarded, make_app
 from relay.admin.audit import Audit
@@ -75,7 +76,9 @@ async def _serve(
         ]
         if sock is not None and admin is not None:
             await asyncio.to_thread(_first_token, context.access, settings.directory, log.tell)
-            server = _Server(_config(context, admin))
+            app = make_app(context)
+            background.append(tasks.create_task(app.state.services.rates.run(), name="rates"))
+            server = _Server(_config(context, admin, app))
             background.append(tasks.create_task(server.serve(sockets=[sock]), name="http"))
             address = ListenAddress(*sock.getsockname()[:2])
             log.tell("info", "admin.started", {"at": f"http{'s' if admin.cert else ''}://{address}/"})
@@ -125,9 +128,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _config(context: Context, admin: AdminModel) -> uvicorn.Config:
+def _config(context: Context, admin: AdminModel, app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
-        guarded(make_app(context), context),
+        guarded(app, context),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import relay
 from relay.control.advice import advice
+from relay.control.captures import captured_rows
 from relay.control.intake import Intake
 from relay.control.outlook import BUSY, Chance, Outlook, outlook
 from relay.control.protocol import ControlError, TryAgain, UnknownName
@@ -281,6 +282,11 @@ class Operator:
         except ValueError as error:
             raise ControlError(str(error)) from error
         return {"lines": [asdict(line) for line in heard], "dropped": dropped}
+
+    async def captured(self, *, key: str = "", limit: int = 100) -> list[dict[str, Any]]:
+        """Mail that this worker's sandbox nodes keep in memory, newest first: its beginning, or with `key` one
+        message with all that is kept of it."""
+        return captured_rows(self._drivers, key=key, limit=limit)
 
     # Doing
 

@@ -26,6 +26,7 @@ OPERATIONS = {
     "show": LOOK_S,
     "explain": LOOK_S,
     "trace": LOOK_S,
+    "captured": LOOK_S,
     "retry": ACT_S,
     "hold": ACT_S,
     "drop": ACT_S,
