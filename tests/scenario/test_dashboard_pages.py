@@ -20,9 +20,10 @@ from tests.scenario.harness import ROOT, wait_for
 
 pytestmark = pytest.mark.scenario
 
-PATHS = ("/", "/nodes", "/nodes/new", "/node/a", "/node/a/edit", "/pools", "/pools/new", "/pool/main", "/pool/main/edit",
-         "/queue", "/inbox", "/bridges", "/bridges/new", "/bridge/app", "/bridge/app/edit", "/events", "/audit",
-         "/send")  # fmt: skip
+PATHS = (
+    "/", "/nodes", "/nodes/new", "/node/a", "/node/a/edit", "/pools", "/pools/new", "/pool/main", "/pool/main/edit",
+    "/queue", "/inbox", "/bridges", "/bridges/new", "/bridge/app", "/bridge/app/edit", "/events", "/audit", "/send",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
