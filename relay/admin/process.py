@@ -82,13 +82,14 @@ async def _serve(
             tasks.create_task(context.alerts.run(), name="alerts"),
         ]
         if sock is not None and admin is not None:
-            await asyncio.to_thread(_first_token, context.access, settings.directory, log.tell)
+            address = ListenAddress(*sock.getsockname()[:2])
+            at = f"http{'s' if admin.cert else ''}://{address}/"
+            await asyncio.to_thread(_first_token, context.access, settings.directory, log.tell, at)
             app = make_app(context)
             background.append(tasks.create_task(app.state.services.rates.run(), name="rates"))
             server = _Server(_config(context, admin, app))
             background.append(tasks.create_task(server.serve(sockets=[sock]), name="http"))
-            address = ListenAddress(*sock.getsockname()[:2])
-            log.tell("info", "admin.started", {"at": f"http{'s' if admin.cert else ''}://{address}/"})
+            log.tell("info", "admin.started", {"at": at})
         else:
             server = None
         process.ready()
@@ -174,14 +175,16 @@ def _config(context: Context, admin: AdminModel, app: FastAPI) -> uvicorn.Config
     )
 
 
-def _first_token(access: Access, directory: Path, tell: Tell) -> None:
+def _first_token(access: Access, directory: Path, tell: Tell, at: str) -> None:
     """Who has no token yet gets one: on the terminal, or in a file that only the relay's user can read."""
     made = access.first()
     if made is None:
         return
     _, secret = made
     if sys.stderr.isatty():
-        sys.stderr.write(f"relay: the first admin token, shown only now: {secret}\n")
+        sys.stderr.write(
+            f"\nrelay: the dashboard is at {at}\nrelay: log in with this admin token, shown only now: {secret}\n\n"
+        )
         sys.stderr.flush()
         return
     path = directory / FIRST_TOKEN

@@ -71,12 +71,16 @@ class Rates:
 
     def lately(self, now: float, *, seconds: float = 60.0) -> dict[str, float]:
         """Messages a minute over the last whole steps, by series."""
-        recent = [bucket for bucket in self._buckets if now - seconds - EVERY_S <= bucket.at]
+        steps = int(seconds / EVERY_S)
+        recent = [bucket for bucket in self._buckets if now - seconds - EVERY_S <= bucket.at][-steps:]
         return {name: sum(b.counts.get(name, 0) for b in recent) * 60.0 / seconds for name in SERIES}
 
     async def _look(self, now: float) -> None:
         answers = await self._context.workers.each("status")
-        totals = {a.shard: Counter[str](a.value["counters"]) for a in answers if not a.error}
+        self.note(now, {a.shard: Counter[str](a.value["counters"]) for a in answers if not a.error})
+
+    def note(self, now: float, totals: Mapping[str, Counter[str]]) -> None:
+        """What the workers have counted since their start, by shard and event."""
         if self._before:
             self._buckets.append(Bucket(now - EVERY_S, grown(self._before, totals)))
         self._before = totals or self._before

@@ -12,7 +12,7 @@ import pytest
 from relay.admin.services.ceiling import ceiling, hourly
 from relay.admin.services.last_use import last_uses
 from relay.admin.services.mail_view import look_at
-from relay.admin.services.rates import grown, seeded
+from relay.admin.services.rates import EVERY_S, KEEP_S, Rates, grown, seeded
 from relay.admin.services.waits import standing
 from relay.admin.web import words
 from relay.admin.web.node_view import node_view
@@ -96,6 +96,22 @@ def test_counts_that_begin_anew_do_not_go_back() -> None:
     before = {"0": Counter({"message.accepted": 50}), "1": Counter({"message.accepted": 5})}
     now = {"0": Counter({"message.accepted": 3}), "1": Counter({"message.accepted": 9, "attempt.delivered": 2})}
     assert grown(before, now) == {"in": 7, "delivered": 2, "deferred": 0, "refused": 0}
+
+
+def test_the_chart_has_no_gaps_and_begins_where_anything_is_known() -> None:
+    rates = Rates(None)  # type: ignore[arg-type] # it is not asked for anything here
+    begin = 10_000.0
+    for step in range(61):
+        if step != 30:  # one look was missed
+            rates.note(begin + step * EVERY_S, {"0": Counter({"message.accepted": step * 2})})
+    now = begin + 60 * EVERY_S
+    chart = rates.chart(now + 1)
+    assert chart["at"] == [begin + step * EVERY_S for step in range(60)]
+    assert chart["in"][0] == 12.0
+    assert chart["in"][29] == 0.0
+    assert chart["in"][30] == 24.0
+    assert rates.lately(now + 1)["in"] == 12.0
+    assert len(rates.chart(now + 3 * KEEP_S)["at"]) == KEEP_S / EVERY_S
 
 
 async def test_rates_and_last_use_are_read_from_the_histories(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from relay.admin.refusals import Refused
+from relay.admin.services.changes import difference, unmasked
 from relay.admin.services.nodes import NODE, TYPES
 from relay.admin.web.option_form import Kind, bridge_fields, filled, mapping_of, node_fields, pool_fields
 from relay.config.models.traffic import NODE_CLASSES
@@ -89,3 +90,20 @@ def test_pools_and_bridges_keep_what_never_changes() -> None:
     assert {"name", "id", "mta"} <= {field.key for field in pool_fields()}
     assert not {"name", "id", "mta", "nodes"} & {field.key for field in pool_fields({"name": "p"})}
     assert not {"credentials", "pool", "name"} & {field.key for field in bridge_fields({"name": "b"})}
+
+
+def test_a_secret_within_a_mapping_stays_or_is_given_anew() -> None:
+    """A mask is never written into the file as if it were the secret."""
+    written = {"flow": "refresh-token", "client_id": "c", "client_secret": "s3", "refresh_token": "r3",
+               "token_url": "https://login.example/token"}  # fmt: skip
+    current = NODE.validate_python(
+        {"name": "n", "type": "smtp", "host": "h.example", "username": "u", "oauth": written}
+    )
+    masked = {**written, "client_secret": "***", "refresh_token": "***"}
+    body = {"name": "n", "type": "smtp", "host": "h2.example", "username": "u", "oauth": masked}
+    wanted = NODE.validate_python(unmasked(body, current))
+    assert difference(body, wanted, current, partial=False).write == {"host": "h2.example"}
+    body["oauth"] = {**masked, "client_id": "other"}
+    wanted = NODE.validate_python(unmasked(body, current))
+    with pytest.raises(Refused, match="give its secrets anew"):
+        difference(body, wanted, current, partial=False)
