@@ -49,7 +49,7 @@ class Ear:
         # What a browser says when it keeps a stranger's HTML from doing things is what is wanted.
         framed = _FRAME.search(line.location["url"]) or _FRAME.search(line.text)
         if line.type == "error" and not framed:
-            self.faults.append(line.text)
+            self.faults.append(f"{line.text} ({line.location['url']}:{line.location['lineNumber']})")
 
     def _answered(self, url: str) -> None:
         if not url.startswith((self.url, "data:", "about:", "blob:")):
