@@ -206,14 +206,18 @@ def test_what_strangers_write_stays_text(page: Page, rig: AdminRig, strange: str
     rig.client("operator").post("/api/v1/nodes/broken/pause", json={"reason": EVIL}).raise_for_status()
     rig.client("operator").post("/api/v1/nodes/broken/resume").raise_for_status()
     page.on("dialog", lambda dialog: pytest.fail(f"a dialog: {dialog.message}"))
-    paths = ("/", "/nodes", "/node/broken", "/pools", "/queue", f"/message/{strange}", "/inbox", "/bridges", "/events",
-             "/audit", "/queue?text=" + "%22%3E%3Cscript%3Ewindow.pwned=1%3C/script%3E")  # fmt: skip
+    paths = (
+        "/", "/nodes", "/node/broken", "/pools", "/queue", f"/message/{strange}", "/inbox", "/bridges", "/events",
+        "/issues", "/audit", "/queue?text=%22%3E%3Cscript%3Ewindow.pwned=1%3C/script%3E",
+    )  # fmt: skip
     for path in paths:
         page.goto(rig.url + path)
         assert page.evaluate("window.pwned") is None, path
         assert page.locator("main img, main script").count() == 0, path
     page.goto(f"{rig.url}/message/{strange}")
     expect(page.locator("#now")).to_contain_text(SCRIPT)  # the answer, word for word
+    page.goto(f"{rig.url}/issues")
+    expect(page.locator("#list")).to_contain_text(SCRIPT)  # and so is the issue that it opened
     page.goto(f"{rig.url}/inbox")
     page.get_by_role("link", name=re.compile("pwned")).click()
     expect(page.locator("main h1")).to_contain_text("<script>")
@@ -250,7 +254,8 @@ def test_everybody_can_use_it(
     paths = {
         "overview": "/", "nodes": "/nodes", "node": "/node/broken", "node-form": "/nodes/new", "pools": "/pools",
         "pool": "/pool/main", "queue": "/queue", "message": f"/message/{strange}", "inbox": "/inbox",
-        "mail": inside[1], "bridges": "/bridges", "bridge": "/bridge/app", "events": "/events", "audit": "/audit",
+        "mail": inside[1], "bridges": "/bridges", "bridge": "/bridge/app", "issues": "/issues",
+        "events": "/events", "audit": "/audit",
         "send": "/send",
     }  # fmt: skip
     found = {}

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.scenario
 
 PATHS = (
     "/", "/nodes", "/nodes/new", "/node/a", "/node/a/edit", "/pools", "/pools/new", "/pool/main", "/pool/main/edit",
-    "/queue", "/inbox", "/bridges", "/bridges/new", "/bridge/app", "/bridge/app/edit", "/events", "/audit", "/send",
+    "/queue", "/inbox", "/bridges", "/bridges/new", "/bridge/app", "/bridge/app/edit", "/issues", "/events", "/audit",
+    "/send",
 )  # fmt: skip
 
 

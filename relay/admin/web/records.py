@@ -1,4 +1,4 @@
-"""What happened (events), and who changed what (audit)."""
+"""What happened (events), what is wrong (issues), and who changed what (audit)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,13 @@ Words = Annotated[str, Query(max_length=200)]
 async def events(request: Request, served: Served, _: Viewer, name: Words = "", text: Words = "") -> Response:
     found = await recent_events(served.context, LISTED, Filter(name=name, text=text))
     return page(request, "events.html", events=found, name=name, text=text, kinds=KINDS)
+
+
+@router.get("/issues")
+async def issues(request: Request, served: Served, _: Viewer, node: Words = "") -> Response:
+    """Open ones first; each closes itself when its trouble is over."""
+    found = [await served.issues.page(state=state, node=node, limit=LISTED) for state in ("open", "closed")]
+    return page(request, "issues.html", issues=found[0] + found[1], node=node)
 
 
 @router.get("/audit")

@@ -28,6 +28,7 @@ NAVIGATION = (
     ("/queue", "Queue"),
     ("/inbox", "Inbox"),
     ("/bridges", "Bridges"),
+    ("/issues", "Issues"),
     ("/events", "Events"),
     ("/audit", "Audit"),
     ("/send", "Test send"),
