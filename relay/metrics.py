@@ -103,12 +103,23 @@ WEBHOOK_CALLS = Declared(
     "counter", "relay_webhook_calls", "Webhook calls by result: taken, failed, given_up, missed.", ("result",)
 )
 
+ISSUES = Declared("gauge", "relay_issues_open", "Open issues by what they are about.", ("rule",))
+ALERT_NOTICES = Declared(
+    "counter",
+    "relay_alert_notices",
+    "Tries to tell a target of alerts, by result: taken, failed, given_up.",
+    ("result",),
+)
+
 DECLARED = (
     BUILD, UP, STARTED, SILENT, SESSIONS, ATTEMPTS, FOUND, ACCEPTED, FINISHED, PENDING, QUEUE, QUEUE_OCTETS,
     QUEUE_OLDEST, EVENTS, HISTORY_DROPPED, STORE_UP, NODE_AVAILABLE, NODE_STATUS, NODE_RECIPIENTS, CAP_LIMIT, CAP_USED,
-    WEBHOOK_WAITING, WEBHOOK_CALLS,
+    WEBHOOK_WAITING, WEBHOOK_CALLS, ISSUES, ALERT_NOTICES,
 )  # fmt: skip
 """All of them, in the order of the exposition."""
+
+ISSUE_RULES = ("node", "cap", "queue", "reload", "expiry", "spool")
+"""Words of `relay.admin.alerts.rules.Rule`; a test compares."""
 
 _STATUSES = ("active", "inactive", "paused")
 
@@ -124,7 +135,7 @@ def exposition(
     Args:
         workers: `metrics` of each worker (`control.operator.Operator.metrics`).
         nodes: rows of `Operator.nodes`; the shared state makes them the same in all workers.
-        control: counts of the control process: `workers_silent`, `webhook_…`.
+        control: counts of the control process: `workers_silent`, `webhook_…`, `issues_…`, `alert_…`.
     """
     families: dict[Declared, Any] = {}
 
@@ -144,6 +155,10 @@ def exposition(
     add(WEBHOOK_WAITING, (), control.get("webhook_waiting", 0))
     for result in ("taken", "failed", "given_up", "missed"):
         add(WEBHOOK_CALLS, (result,), control.get(f"webhook_{result}", 0))
+    for rule in ISSUE_RULES:
+        add(ISSUES, (rule,), control.get(f"issues_{rule}", 0))
+    for result in ("taken", "failed", "given_up"):
+        add(ALERT_NOTICES, (result,), control.get(f"alert_{result}", 0))
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families([families[what] for what in DECLARED if what in families]))
     return generate_latest(registry)

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
 
-from relay.admin.api import control, legacy, mail, observe, openapi, problems, traffic
+from relay.admin.api import alerts, control, legacy, mail, observe, openapi, problems, traffic
 from relay.admin.api.wiring import Services, Viewer
 from relay.admin.context import Context
 from relay.admin.security.guard import BODY_LIMIT, Guard
@@ -30,7 +30,15 @@ def make_app(context: Context) -> FastAPI:
     )
     app.router.redirect_slashes = False
     app.state.services = Services.over(context)
-    for part in (observe.probes, observe.router, mail.router, traffic.router, control.router, legacy.router):
+    for part in (
+        observe.probes,
+        observe.router,
+        mail.router,
+        traffic.router,
+        control.router,
+        alerts.router,
+        legacy.router,
+    ):
         app.include_router(part)
     for part in pages.ROUTERS:
         app.include_router(part)

@@ -20,6 +20,7 @@ from relay.config.load import Loaded, load
 from relay.errors import ConfigError
 
 if TYPE_CHECKING:
+    from relay.admin.alerts.watch import Alerts
     from relay.admin.feed import Feed
     from relay.admin.webhooks.service import Webhooks
 
@@ -88,6 +89,7 @@ class Context:
     guesses: Guesses
     feed: Feed
     webhooks: Webhooks
+    alerts: Alerts
     tell: Tell
 
 

@@ -57,8 +57,13 @@ class Feed:
         """Behind the last event of each shard. Blocking."""
         return {shard: _last(path) for shard, path in self._files().items()}
 
-    def read(self, position: Mapping[str, int], *, limit: int = PAGE) -> tuple[list[Told], Position, int]:
+    def read(
+        self, position: Mapping[str, int], *, limit: int = PAGE, of_messages: bool = True
+    ) -> tuple[list[Told], Position, int]:
         """Events behind a position, those of each shard in order. Blocking.
+
+        Args:
+            of_messages: else only those of nodes and of the relay itself, which are few and found by an index.
 
         Returns:
             The events, the position behind them, and how many were trimmed away before they could be read.
@@ -72,10 +77,12 @@ class Feed:
                 last = connection.execute("SELECT max(number) FROM event").fetchone()[0] or 0
                 if last < start:  # begun anew
                     start = 0
+                which = "number > ?" if of_messages else "message = 0 AND number > ?"
                 rows = connection.execute(
-                    "SELECT number, data FROM event WHERE number > ? ORDER BY number LIMIT ?", (start, limit)
+                    f"SELECT number, data FROM event WHERE {which} ORDER BY number LIMIT ?",  # noqa: S608 - our own
+                    (start, limit),
                 ).fetchall()
-                if rows and start:
+                if rows and start and of_messages:
                     missed += rows[0][0] - start - 1
                 for number, data in rows:
                     with contextlib.suppress(ValueError):

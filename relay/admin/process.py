@@ -13,16 +13,22 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from relay.admin.alerts.notify import Notifier
+from relay.admin.alerts.store import Store as AlertStore
+from relay.admin.alerts.targets import Targets
+from relay.admin.alerts.watch import Alerts
 from relay.admin.app import guarded, make_app
 from relay.admin.audit import Audit
 from relay.admin.context import Context, Current, Tell, site_now
 from relay.admin.feed import Feed
 from relay.admin.security.access import Access
 from relay.admin.security.guess import Guesses
+from relay.admin.services.own_mail import OwnMail
 from relay.admin.webhooks.service import Webhooks
 from relay.admin.webhooks.store import Store
 from relay.admin.workers import Workers
 from relay.app.settings import Settings
+from relay.config import Config
 from relay.config.models.admin import AdminModel
 from relay.errors import ConfigError
 from relay.logs.log import Log, LogSettings, configure
@@ -55,7 +61,7 @@ def run_admin(settings: Settings, log_settings: LogSettings, process: WorkerCont
                 log.tell("error" if chosen else "warning", "admin.unavailable", {"error": str(error)})
                 if chosen:
                     return os.EX_TEMPFAIL
-        if sock is None and not settings.config.webhooks:
+        if sock is None and not settings.config.webhooks and not settings.config.alerts.targets:
             return 0
         return asyncio.run(_serve(settings, log, process, admin, sock))
     finally:
@@ -73,15 +79,17 @@ async def _serve(
     async with asyncio.TaskGroup() as tasks:
         background = [
             tasks.create_task(context.webhooks.run(), name="webhooks"),
+            tasks.create_task(context.alerts.run(), name="alerts"),
         ]
         if sock is not None and admin is not None:
-            await asyncio.to_thread(_first_token, context.access, settings.directory, log.tell)
+            address = ListenAddress(*sock.getsockname()[:2])
+            at = f"http{'s' if admin.cert else ''}://{address}/"
+            await asyncio.to_thread(_first_token, context.access, settings.directory, log.tell, at)
             app = make_app(context)
             background.append(tasks.create_task(app.state.services.rates.run(), name="rates"))
             server = _Server(_config(context, admin, app))
             background.append(tasks.create_task(server.serve(sockets=[sock]), name="http"))
-            address = ListenAddress(*sock.getsockname()[:2])
-            log.tell("info", "admin.started", {"at": f"http{'s' if admin.cert else ''}://{address}/"})
+            log.tell("info", "admin.started", {"at": at})
         else:
             server = None
         process.ready()
@@ -107,15 +115,33 @@ def make_context(settings: Settings, tell: Tell) -> Context:
         await webhooks.take_over((await current.look()).config)
 
     webhooks.on_reload = take_over
+    workers = Workers(lambda: site_now(current, settings.site))
+    audit = Audit(access.database)
+    alert_store = AlertStore(directory)
+
+    async def look() -> Config:
+        return (await current.look()).config
+
+    alerts = Alerts(
+        alert_store,
+        feed,
+        workers,
+        audit,
+        Notifier(alert_store, Targets(OwnMail(workers), webhooks.post), lambda: current.config, tell),
+        look=look,
+        site=lambda: site_now(current, settings.site),
+        tell=tell,
+    )
     return Context(
         current=current,
         site=settings.site,
-        workers=Workers(lambda: site_now(current, settings.site)),
+        workers=workers,
         access=access,
-        audit=Audit(access.database),
+        audit=audit,
         guesses=Guesses(),
         feed=feed,
         webhooks=webhooks,
+        alerts=alerts,
         tell=tell,
     )
 
@@ -149,14 +175,16 @@ def _config(context: Context, admin: AdminModel, app: FastAPI) -> uvicorn.Config
     )
 
 
-def _first_token(access: Access, directory: Path, tell: Tell) -> None:
+def _first_token(access: Access, directory: Path, tell: Tell, at: str) -> None:
     """Who has no token yet gets one: on the terminal, or in a file that only the relay's user can read."""
     made = access.first()
     if made is None:
         return
     _, secret = made
     if sys.stderr.isatty():
-        sys.stderr.write(f"relay: the first admin token, shown only now: {secret}\n")
+        sys.stderr.write(
+            f"\nrelay: the dashboard is at {at}\nrelay: log in with this admin token, shown only now: {secret}\n\n"
+        )
         sys.stderr.flush()
         return
     path = directory / FIRST_TOKEN

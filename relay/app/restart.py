@@ -9,7 +9,7 @@ LIVE = frozenset(
     {
         *("version", "include", "hostname", "account", "mtas", "listeners", "limits", "line_endings"),
         *("accept_deadline", "headers", "dkim", "health", "retry", "uncertain", "dsn", "spool", "history"),
-        *("log", "reload", "bridges", "pools", "nodes", "webhooks"),
+        *("log", "reload", "bridges", "pools", "nodes", "webhooks", "alerts"),
     }
 )
 """Keys that a running relay takes over; of `listeners` and `log` see `needs_restart`."""

@@ -38,6 +38,7 @@ _COMMANDS = {
     "bridge": ("relay.cli.bridge", "bridge", "List, add and revoke bridges."),
     "token": ("relay.cli.token", "token", "Make, list and revoke tokens of the admin server."),
     "webhook": ("relay.cli.webhook", "webhook", "List and replay webhook calls."),
+    "alert": ("relay.cli.alert", "alert", "List issues, and try the targets of alerts."),
     "dkim": ("relay.cli.dkim", "dkim", "Make DKIM keys and check their DNS records."),
     "secret": ("relay.cli.secret", "secret", "Seal secrets in the configuration."),
     "healthcheck": ("relay.cli.status", "healthcheck", "Exit 0 when the relay is up and can accept mail."),

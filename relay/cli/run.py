@@ -22,7 +22,7 @@ def run(config: str) -> None:
     from relay.app.serve import serve
 
     settings = load_config(config)
-    needed = settings.config.admin is not None or settings.config.webhooks
+    needed = settings.config.admin is not None or settings.config.webhooks or settings.config.alerts.targets
     sys.exit(serve(settings, {"admin": _admin} if needed else {}))
 
 

@@ -112,6 +112,18 @@ _SAMPLES: dict[str, Any] = {
             "secret": '"${RELAY_WEBHOOK_SECRET:-whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3}"',
         }
     ],
+    "alerts": {
+        "targets": [
+            {
+                "name": "ops",
+                "email": "[ops@acme.example]",
+                "bridges": "[shop-web]",
+                "from": "relay@acme.example",
+                "webhook": "crm",
+                "apprise": "${RELAY_CHAT_URL}",
+            }
+        ]
+    },
     "bridges": [
         {
             "name": "shop-web",
@@ -211,7 +223,7 @@ _SHOWN = {
     "hour",
     "day",
 }
-_COMMENTED = {"include", "dkim", "fail", "webhooks"}
+_COMMENTED = {"include", "dkim", "fail", "webhooks", "targets"}
 """Keys whose sample needs files that are not there, makes mail fail, or calls somebody."""
 
 

@@ -77,7 +77,8 @@ class Intake:
         """Take messages of one client.
 
         Args:
-            bridge: instead of a login, for operators' own test messages: only the relay's user reaches the socket.
+            bridge: instead of a login, for an operator's test message and the relay's own mail: only its user reaches
+                the socket.
             token: instead of username and password.
             messages: each `sender`, `recipients`, `head` and `body` in base64, or `file` and `size` for a body in
                 `body_dir`; `eight_bit`, `long_lines`; `key` and `digest` (hex) for those that count once.

@@ -225,7 +225,12 @@ class RedisState:
         except LinkError as error:
             raise StateUnavailable(str(error)) from error
         self._unanswered = None
-        await self.refund([(permit, permit.granted) for permit in given if isinstance(permit, Permit)])
+        unused = [(permit, permit.granted) for permit in given if isinstance(permit, Permit)]
+        for permit, _ in tuple(unused):
+            if permit.advance is not None:
+                ahead = permit.advance
+                unused.append((replace(permit, granted=ahead.granted, at=ahead.at), ahead.granted))
+        await self.refund(unused)
 
     # Rotation
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from relay.pools.caps import Ledger, slot_width
 from relay.pools.pool import Cap
-from relay.state import Candidate, CapBlock, Denied, Permit, PermitRequest, Usage
+from relay.state import Advance, Candidate, CapBlock, Denied, Permit, PermitRequest, Usage
+from relay.state.granting import ADVANCE_S
 
 SERVER_CLOCK = -1.0
 
@@ -35,7 +36,7 @@ def ask(requests: Sequence[PermitRequest], now: float) -> Question:
     places: dict[Candidate, int] = {}
     tail: list[float] = [len(requests)]
     for request in requests:
-        tail += (request.cost, request.least, len(request.candidates))
+        tail += (request.cost, request.least, request.ahead, len(request.candidates))
         tail += [places.setdefault(candidate, len(places)) for candidate in request.candidates]
     candidates = tuple(places)
     return Question(doubles([now, *shapes(candidates), *tail]), candidates, tuple(requests))
@@ -117,13 +118,16 @@ def _given(request: PermitRequest, numbers: Iterator[float]) -> Permit | Denied:
         return Denied(until=until, blocks=_blocks(request, numbers))
     index, granted, at = int(next(numbers)), int(next(numbers)), next(numbers)
     candidate = request.candidates[index]
+    blocks = _blocks(request, numbers)
+    ahead, until = int(next(numbers)), next(numbers)
     return Permit(
         index=index,
         key=candidate.key,
         granted=granted,
         at=at,
-        blocks=_blocks(request, numbers),
+        blocks=blocks,
         windows=tuple(cap.window_s for cap in candidate.caps),
+        advance=Advance(ahead, until, ADVANCE_S) if ahead else None,
     )
 
 

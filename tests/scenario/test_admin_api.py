@@ -297,7 +297,7 @@ def test_references_to_the_environment_stay(rig: AdminRig, admin: httpx.Client) 
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "says"),
     [
-        ("POST", "nodes", {"name": "Bad Name", "type": "sandbox"}, 422, "sandbox.name"),
+        ("POST", "nodes", {"name": "Bad Name", "type": "sandbox"}, 422, '"where":"name"'),
         ("POST", "nodes", {"name": "x", "type": "nonsense"}, 422, "type"),
         ("POST", "nodes", {"name": "x", "type": "sandbox", "nonsense": 1}, 422, "nonsense"),
         ("POST", "nodes", {"name": "x", "type": "sandbox", "pool": "none"}, 422, "there is no pool"),

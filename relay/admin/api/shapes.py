@@ -384,3 +384,49 @@ class BatchResult(Row):
     accepted: int
     refused: int
     results: list[BatchRow]
+
+
+class IssueRow(Row):
+    number: int
+    rule: str
+    title: str
+    state: Literal["open", "closed"]
+    node: str
+    pool: str
+    error: str = Field(description="That opened it, in the words of who knows.")
+    last_error: str
+    since: float
+    until: float | None
+    how: str = Field(description="It closed.")
+
+
+class IssuePage(Row):
+    items: list[IssueRow]
+
+
+class NoticeRow(Row):
+    what: str
+    target: str
+    state: str
+    since: float
+    due: float | None
+    tries: int
+    answer: str
+
+
+class IssueStory(IssueRow):
+    notices: list[NoticeRow]
+
+
+class TargetRow(Row):
+    name: str
+    kind: Literal["email", "webhook", "apprise"]
+    to: str
+    rules: list[str]
+    recovery: bool
+
+
+class TargetTested(Row):
+    target: str
+    taken: bool
+    answer: str

@@ -18,6 +18,7 @@ from relay.admin.security.roles import Caller, Role
 from relay.admin.services.bridges import Bridges
 from relay.admin.services.configuration import Configuration
 from relay.admin.services.inbox import Inbox
+from relay.admin.services.issues import Issues
 from relay.admin.services.last_use import LastUse
 from relay.admin.services.nodes import Nodes
 from relay.admin.services.overview import Overview
@@ -42,6 +43,7 @@ class Services:
     rates: Rates
     inbox: Inbox
     last_use: LastUse
+    issues: Issues
 
     @classmethod
     def over(cls, context: Context) -> Services:
@@ -59,6 +61,7 @@ class Services:
             Rates(context),
             Inbox(context),
             LastUse(context),
+            Issues(context),
         )
 
 

@@ -59,4 +59,5 @@ class Overview:
         answers = await self._context.workers.each("metrics")
         workers = [answer.value for answer in answers if not answer.error]
         silent = sum(1 for answer in answers if answer.error)
-        return workers, await self.nodes([]), {**await self._context.webhooks.figures(), "workers_silent": silent}
+        control = {**await self._context.webhooks.figures(), **await self._context.alerts.figures()}
+        return workers, await self.nodes([]), {**control, "workers_silent": silent}

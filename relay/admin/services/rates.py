@@ -21,6 +21,9 @@ from relay.history.sqlite import open_readable
 
 EVERY_S = 10.0
 KEEP_S = 3600.0
+LEAST_S = 600.0
+"""The chart of a relay that has just begun shows so much."""
+
 SEEDED_EVENTS = 50_000
 """Newest events of a shard that are read at the start; some 50 ms of work."""
 
@@ -57,9 +60,10 @@ class Rates:
             await self._look(time.time())
 
     def chart(self, now: float) -> dict[str, list[float]]:
-        """Messages a minute. `at`: begin of each step in epoch seconds, without gaps; the other lists fit it."""
-        first = slot(now - KEEP_S)
+        """Messages a minute. `at`: begin of each step in epoch seconds, without gaps; the other lists fit it. It
+        begins where anything is known, an hour ago at the earliest."""
         found = {slot(bucket.at): bucket.counts for bucket in self._buckets}
+        first = max(slot(now - KEEP_S), min([slot(now - LEAST_S), *found]))
         steps = range(first, slot(now))
         factor = 60.0 / EVERY_S
         lines = {name: [round(factor * found.get(step, {}).get(name, 0), 2) for step in steps] for name in SERIES}
@@ -67,12 +71,16 @@ class Rates:
 
     def lately(self, now: float, *, seconds: float = 60.0) -> dict[str, float]:
         """Messages a minute over the last whole steps, by series."""
-        recent = [bucket for bucket in self._buckets if now - seconds - EVERY_S <= bucket.at]
+        steps = int(seconds / EVERY_S)
+        recent = [bucket for bucket in self._buckets if now - seconds - EVERY_S <= bucket.at][-steps:]
         return {name: sum(b.counts.get(name, 0) for b in recent) * 60.0 / seconds for name in SERIES}
 
     async def _look(self, now: float) -> None:
         answers = await self._context.workers.each("status")
-        totals = {a.shard: Counter[str](a.value["counters"]) for a in answers if not a.error}
+        self.note(now, {a.shard: Counter[str](a.value["counters"]) for a in answers if not a.error})
+
+    def note(self, now: float, totals: Mapping[str, Counter[str]]) -> None:
+        """What the workers have counted since their start, by shard and event."""
         if self._before:
             self._buckets.append(Bucket(now - EVERY_S, grown(self._before, totals)))
         self._before = totals or self._before

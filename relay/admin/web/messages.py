@@ -97,6 +97,6 @@ async def find(served: Served, _: Viewer, q: Annotated[str, Query(max_length=200
     """From the search field: a message by its id, else the queue by text."""
     del served
     words = q.strip()
-    if len(words) == 26 and words.isalnum():
+    if len(words) == 26 and words.isascii() and words.isalnum():
         return go(f"/message/{words.upper()}")
     return go("/queue?" + urlencode({"text": words}))

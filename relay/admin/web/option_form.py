@@ -79,7 +79,10 @@ def node_fields(kind: str, current: Mapping[str, Any] | None = None) -> list[Fie
     shared = every | set(ApiOptions.model_fields) | set(ShownOptions.model_fields)
     common = {key for key in NODE_CLASSES[kind].model_fields if key not in shared} - _NEVER_COMMON | _ALWAYS_COMMON
     fields = _with_values(_fields(NODE_CLASSES[kind], {"name", "pool", "type"}), current or {})
-    own = [replace(field, is_common=field.is_required or _head(field.key) in common) for field in fields]
+    own = [
+        replace(f, is_common=f.is_required or (_head(f.key) in common and ("." not in f.key or f.key[:5] == "caps.")))
+        for f in fields
+    ]
     # Where to, then who, then how much: what the driver asks for comes before what every node has.
     return sorted(own, key=lambda field: (not field.is_required, _head(field.key) in every))
 

@@ -173,6 +173,18 @@ class Webhooks:
             standing.wake.set()
         return count
 
+    async def post(self, name: str, event: str, event_id: str, data: Mapping[str, Any]) -> bool:
+        """Give one receiver an event of the control process itself; False when there is no such receiver. Durable on
+        return, and only once for an id."""
+        if name not in self._hooks:
+            return False
+        now = self._clock()
+        entering = Entering(event_id, event, now, _body(event, now, data), (name,))
+        await asyncio.to_thread(self._store.enter, (entering,), {}, now)
+        if (standing := self._standing.get(name)) is not None:
+            standing.wake.set()
+        return True
+
     async def take_over(self, config: Config) -> None:
         """The configuration has changed."""
         hooks = {hook.name: hook for hook in map(hook_of, config.webhooks)}
@@ -256,10 +268,8 @@ class Webhooks:
         hooks = tuple(name for name, hook in self._hooks.items() if hook.wants(event.name))
         if not hooks:
             return None
-        moment = datetime.fromtimestamp(event.at, UTC).isoformat(timespec="milliseconds")
         data = {"id": event.message_id, **event.data} if event.message_id else event.data
-        body = {"type": event.name, "timestamp": moment.replace("+00:00", "Z"), "data": data}
-        return Entering(f"evt_{told.id}", event.name, event.at, orjson.dumps(body), hooks)
+        return Entering(f"evt_{told.id}", event.name, event.at, _body(event.name, event.at, data), hooks)
 
     async def _serve(self, hook: Hook) -> None:
         """Call one receiver as long as it is configured."""
@@ -354,6 +364,11 @@ class Webhooks:
             return False, f"no answer within {DEADLINE_S:.0f} s"
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError, ValueError) as error:
             return False, f"{type(error).__name__}: {error}"[:300]
+
+
+def _body(name: str, at: float, data: Mapping[str, Any]) -> bytes:
+    moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return orjson.dumps({"type": name, "timestamp": moment.replace("+00:00", "Z"), "data": data})
 
 
 def call_row(call: Call) -> dict[str, Any]:

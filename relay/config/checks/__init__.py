@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from relay.config.checks.alerts import check_alerts
 from relay.config.checks.exposure import check_exposure
 from relay.config.checks.keys import check_keys
 from relay.config.checks.limits import check_limits
@@ -34,6 +35,7 @@ def check(config: Config, report: Report, *, complete: bool, now: datetime, base
         lambda: check_exposure(config, report),
         lambda: check_limits(config, report),
         lambda: check_reports(config, report),
+        lambda: check_alerts(config, report, complete=complete),
         lambda: files.extend(check_keys(config, report, now=now, base=base)),
     )
     for step in steps:

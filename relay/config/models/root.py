@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from relay.config.models.admin import Admin, AdminModel, WebhookModel
+from relay.config.models.alerts import AlertsModel
 from relay.config.models.server import (
     AccountModel,
     DkimModel,
@@ -84,6 +85,8 @@ class Config(Options):
     """The admin server; `off` for none."""
     webhooks: tuple[WebhookModel, ...] = ()
     """Who is told of events by HTTP."""
+    alerts: AlertsModel = AlertsModel()
+    """What operators are told of, and where."""
     bridges: tuple[BridgeModel, ...] = ()
     """Logins of clients."""
     pools: tuple[PoolModel, ...] = ()

@@ -2,7 +2,7 @@
 --
 -- ARGV: repeated, owner, number of the call, epoch, request (doubles: now or -1, candidates, requests), names.
 -- Returns doubles: left (seconds for which nothing is granted because the state is being rebuilt), now; for each
--- request `1 index granted at blocks…` or `0 until blocks…`; then what each cap of each candidate has used.
+-- request `1 index granted at blocks… advance until` or `0 until blocks…`; then what each cap of each candidate has used.
 
 local owner, number, epoch = ARGV[2], ARGV[3], ARGV[4]
 local answers = P .. ':answer:' .. owner
@@ -16,6 +16,7 @@ if (redis.call('GET', P .. ':epoch') or '') ~= epoch then
   return redis.error_reply('STALEEPOCH the shared state is not the one that was known')
 end
 
+local ADVANCE_S, SPARE, SPARE_LEAST = 0.1, 64, 1024 -- as in granting.py
 local names = {}
 for n = 6, #ARGV do
   names[#names + 1] = ARGV[n]
@@ -70,7 +71,26 @@ local function say_blocks(order, before, cost)
   end
 end
 
-local function grant(order, index, count, at, cost)
+-- `granting._advance`: more than was asked for, where so much room is left that nobody goes without.
+local function say_advance(candidate, wanted, at)
+  local count = 0
+  if wanted > 0 then
+    count = wanted * (SPARE + 1) + SPARE_LEAST
+    for _, cap in ipairs(candidate.caps) do
+      count = cap.spread and 0 or min(count, room(ledger_of(candidate.book, cap), cap, at))
+    end
+    count = max(0, min(wanted, floor(count / (SPARE + 1)), count - SPARE_LEAST))
+  end
+  say(count)
+  say(at + ADVANCE_S)
+  if count > 0 then
+    for _, cap in ipairs(candidate.caps) do
+      take(ledger_of(candidate.book, cap), count, cap.limit, at + ADVANCE_S, false)
+    end
+  end
+end
+
+local function grant(order, index, count, at, cost, ahead)
   say(1)
   say(index - 1)
   say(count)
@@ -83,22 +103,23 @@ local function grant(order, index, count, at, cost)
   end
   candidate.book.latest = at
   candidate.book.changed = true
+  say_advance(candidate, ahead, at)
 end
 
-local function answer(cost, least, order)
+local function answer(cost, least, ahead, order)
   local most, roomiest = 0, 0
   for n, candidate in ipairs(order) do
     local at = arrive(candidate.book, now)
     local space = book_room(candidate, cost, at)
     if space >= cost then
-      return grant(order, n, space, at, cost)
+      return grant(order, n, space, at, cost, ahead)
     end
     if space > most then
       most, roomiest = space, n
     end
   end
   if most > 0 and most >= least then
-    return grant(order, roomiest, most, arrive(order[roomiest].book, now), cost)
+    return grant(order, roomiest, most, arrive(order[roomiest].book, now), cost, ahead)
   end
   least = min(least, cost)
   local till = math.huge
@@ -125,12 +146,12 @@ local function refuse_for_now(order)
 end
 
 for _ = 1, read() do
-  local cost, least, order = read(), read(), {}
+  local cost, least, ahead, order = read(), read(), read(), {}
   for n = 1, read() do
     order[n] = candidates[read() + 1]
   end
   if out[1] == 0 or not refuse_for_now(order) then
-    answer(cost, least, order)
+    answer(cost, least, ahead, order)
   end
 end
 for _, candidate in ipairs(candidates) do

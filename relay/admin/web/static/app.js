@@ -151,7 +151,7 @@
         legend: { show: false }, cursor: { y: false, points: { size: 6 } }, tzDate: (at) => window.uPlot.tzDate(new Date(at * 1e3), "Etc/UTC"),
         scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.1, 6)] } },
         axes: [{ ...axis, size: 28, values: (_, at) => at.map((each) => new Date(each * 1e3).toISOString().slice(11, 16)) }, { ...axis, size: 44 }],
-        series: [{}, ...series.map(([, label, line], n) => ({ label, stroke: colour(line), width: n < 2 ? 1.75 : 1.25, points: { show: false } }))],
+        series: [{}, ...series.map(([, label, line], n) => ({ label, stroke: colour(line), width: [4, 1.75, 1.25, 1.25][n], points: { show: false } }))],
       }, [data.at, ...series.map(([name]) => data[name])], box);
       const legend = $("#legend");
       legend.replaceChildren(...series.map(([, label], n) => {
