@@ -82,6 +82,8 @@ def test_pages_hold_nothing_inline_and_say_so(admin: Session) -> None:
         assert "unsafe" not in policy
         assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son[a-z]+=|javascript:", answer.text), path
         assert admin.csrf in answer.text
+    for file in re.findall(r'(?:href|src)="(/static/[^"]+)"', admin.client.get("/").text):
+        assert "immutable" in admin.client.get(file).headers["cache-control"], file
     icon = admin.client.get("/static/relay.svg")
     assert (icon.status_code, icon.headers["content-type"]) == (200, "image/svg+xml")
 

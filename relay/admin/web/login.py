@@ -8,13 +8,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.datastructures import FormData
 
-from relay.admin.api.wiring import Served, StrictRoute
+from relay.admin.api.wiring import Served
 from relay.admin.security.guard import COOKIE, CSRF_FIELD, check_csrf, check_origin, peer_of
 from relay.admin.security.guess import unauthorized
 from relay.admin.security.roles import Caller
 from relay.admin.web.render import page
 
-router = APIRouter(route_class=StrictRoute, include_in_schema=False)
+router = APIRouter(include_in_schema=False)
 
 FORM_OCTETS = 4096
 
