@@ -247,7 +247,7 @@ def _open(connection: sqlite3.Connection, trouble: Trouble) -> Issue | None:
     if late is not None and not trouble.is_there:
         return None
     row = connection.execute(
-        "INSERT INTO issue (key, rule, node, pool, error, last_error, since, until, how)"
+        "INSERT INTO issue (key, rule, node, pool, error, last_error, since, until, how)"  # noqa: S608 - our columns
         " VALUES (?, ?, ?, ?, ?, ?, ?, NULL, '') RETURNING " + _RETURNED,
         (trouble.key, trouble.rule.value, trouble.node, trouble.pool, error, error, trouble.since),
     ).fetchone()
@@ -257,7 +257,8 @@ def _open(connection: sqlite3.Connection, trouble: Trouble) -> Issue | None:
 def _close(connection: sqlite3.Connection, over: Over) -> Issue | None:
     row = connection.execute(
         # What ended before it began is the end of an earlier one.
-        "UPDATE issue SET until = ?, how = ? WHERE key = ? AND until IS NULL AND since <= ? RETURNING " + _RETURNED,
+        "UPDATE issue SET until = ?, how = ? WHERE key = ? AND until IS NULL AND since <= ?"  # noqa: S608 - our columns
+        " RETURNING " + _RETURNED,
         (over.at, over.how, over.key, over.at),
     ).fetchone()
     return None if row is None else _issue(row)
