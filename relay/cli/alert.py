@@ -53,16 +53,16 @@ def list_(config: str, state: str, node: str, limit: int, as_json: bool) -> None
         print_json(rows)
         return
     now = time.time()
-    print_table(
-        ["issue", "what", "since", "until", "error", "ended"],
-        [
-            (r["number"], r["title"], moment(r["since"], now), moment(r["until"], now) if r["until"] else "-",
-             r["last_error"], r["how"] or "-")
-            for r in rows
-        ],
-        empty="No issue is open." if state == "open" else "There are no such issues.",
-        prose=True,
-    )  # fmt: skip
+    for r in rows:
+        span = f"until {moment(r['until'], now)}" if r["until"] else "open"
+        say(f"{r['number']}  {r['title']}  ({moment(r['since'], now)}, {span})")
+        say(f"    {r['error']}")
+        if r["last_error"] != r["error"]:
+            say(f"    last: {r['last_error']}")
+        if r["how"]:
+            say(f"    ended: {r['how']}")
+    if not rows:
+        say("No issue is open." if state == "open" else "There are no such issues.")
 
 
 @alert.command()

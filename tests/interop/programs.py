@@ -38,6 +38,7 @@ def needs(program: str) -> pytest.MarkDecorator:
         "postfix": lambda: unpacked("usr/sbin/postconf") is not None,
         "exim": lambda: unpacked("usr/sbin/exim4") is not None,
         "saslpasswd2": lambda: unpacked("usr/sbin/saslpasswd2") is not None,
+        "promtool": lambda: shutil.which("promtool") is not None or unpacked("usr/bin/promtool") is not None,
         "root": lambda: os.geteuid() == 0,
     }.get(program, lambda: shutil.which(program) is not None)
     reason = "only root can run this server" if program == "root" else f"{program} is not installed"
