@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: run demo test check unit interop clean help bench
+.PHONY: run demo test check unit interop clean help bench docs
 
 help:
 	@echo "make run     start the relay with conf/relay.yaml and print a line to paste that sends a mail"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    lint, types, import contracts and all tests"
 	@echo "make unit    only the tests that start no programs"
 	@echo "make check   only lint, types and import contracts"
+	@echo "make docs    write docs/reference/ from the code"
 	@echo "make bench   the relay beside Postfix and OpenDKIM; BENCH=--quick for a few minutes of it"
 
 # The environment is rebuilt when a lock or the project file changes.
@@ -44,6 +45,9 @@ check: $(STAMP)
 
 bench: interop
 	@$(BIN)/python -m bench.run $(BENCH)
+
+docs: $(STAMP)
+	$(BIN)/python -m docs.generate
 
 unit: $(STAMP)
 	$(BIN)/pytest -n 2 -m "not interop and not scenario"
