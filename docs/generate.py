@@ -41,10 +41,10 @@ def config() -> str:
 
     out = [
         "# Configuration\n", NOTE,
-        "Every key, its default and what it means. The same as one file that loads as it stands: "
-        "[conf/examples/reference.yaml](../../conf/examples/reference.yaml). `relay schema` prints the JSON Schema.\n",
-        "**required**: the key must be there. `–`: nothing is set. *secret*: never shown; best written as "
-        "`${NAME}`, `${file:…}` or sealed.\n",
+        ("Every key, its default and what it means. The same as one file that loads as it stands: "
+        "[conf/examples/reference.yaml](../../conf/examples/reference.yaml). `relay schema` prints the JSON Schema.\n"),
+        ("**required**: the key must be there. `-`: nothing is set. *secret*: never shown; best written as "
+        "`${NAME}`, `${file:…}` or sealed.\n"),
         "## Top level\n",
         *_table(Config, ""),
     ]  # fmt: skip
@@ -55,7 +55,7 @@ def config() -> str:
                 out += _section(model, field.alias or name, done)
     common = set(NodeModel.model_fields)
     out += ["## Nodes of every type\n", *_table(NodeModel, "", skip={"type"})]
-    for _, field in NodeModel.model_fields.items():
+    for field in NodeModel.model_fields.values():
         for model in _models(field.annotation):
             out += _section(model, f"node: {field.alias or ''}".rstrip(": "), done)
     for kind in NODE_CLASSES:
@@ -107,7 +107,7 @@ def _default(field: FieldInfo) -> str:
         return "**required**"
     value = field.get_default(call_default_factory=True)
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, BaseModel) or (
         isinstance(value, tuple) and any(isinstance(each, BaseModel) for each in value)
     ):
@@ -135,9 +135,9 @@ def cli() -> str:
 
     out = [
         "# Command line\n", NOTE,
-        "`relay -c FILE COMMAND`; the file is also `$RELAY_CONFIG`, else `conf/relay.yaml`. Exit codes are those of "
-        "sysexits.h: 64 wrong arguments, 65 bad data, 69 not available, 73 cannot create, 74 trouble with files, 75 try "
-        "again, 77 not permitted, 78 configuration.\n",
+        ("`relay -c FILE COMMAND`; the file is also `$RELAY_CONFIG`, else `conf/relay.yaml`. Exit codes are those of "
+        "sysexits.h: 64 wrong arguments, 65 bad data, 69 not available, 73 cannot create, 74 trouble with files, 75 "
+        "try again, 77 not permitted, 78 configuration.\n"),
     ]  # fmt: skip
     for name, (module, attribute, _) in _COMMANDS.items():
         out += _command(getattr(importlib.import_module(module), attribute), f"relay {name}")
@@ -175,14 +175,15 @@ def metrics() -> str:
 
     out = [
         "# Metrics\n", NOTE,
-        "At `/metrics` of the admin server, for Prometheus. Base units; labels come from the configuration and closed "
-        "sets, never from addresses or words of peers. [deploy/prometheus/alerts.yml](../../deploy/prometheus/alerts.yml) "
-        "and [deploy/grafana/relay.json](../../deploy/grafana/relay.json) use them.\n",
+        ("At `/metrics` of the admin server, for Prometheus. Base units; labels come from the configuration and closed "
+        "sets, never from addresses or words of peers. "
+        "[deploy/prometheus/alerts.yml](../../deploy/prometheus/alerts.yml) "
+        "and [deploy/grafana/relay.json](../../deploy/grafana/relay.json) use them.\n"),
         "| metric | kind | labels | |", "|---|---|---|---|",
     ]  # fmt: skip
     for each in DECLARED:
         name = f"{each.name}_total" if each.kind == "counter" else each.name
-        labels = ", ".join(f"`{label}`" for label in each.labels) or "–"
+        labels = ", ".join(f"`{label}`" for label in each.labels) or "-"
         out.append(f"| `{name}` | {each.kind} | {labels} | {_cell(each.help)} |")
     return "\n".join([*out, ""])
 
@@ -190,16 +191,14 @@ def metrics() -> str:
 def events() -> str:
     out = [
         "# Events\n", NOTE,
-        "What the log, `relay explain`, the event stream and webhooks call things. Events of sessions and those of "
-        "the control process are in the log alone; `alert.…` also goes to the webhooks that `alerts.targets` name.\n",
+        ("What the log, `relay explain`, the event stream and webhooks call things. Events of sessions and those of "
+        "the control process are in the log alone; `alert.…` also goes to the webhooks that `alerts.targets` name.\n"),
         "## Of the mail path\n",
         "| event | level | data | |", "|---|---|---|---|",
     ]  # fmt: skip
-    for row in _declared_events():
-        out.append("| " + " | ".join(row) + " |")
+    out += ["| " + " | ".join(row) + " |" for row in _declared_events()]
     out += ["", "## Of the control process and the supervisor\n", "| event | level | data |", "|---|---|---|"]
-    for row in _told_events():
-        out.append("| " + " | ".join(row) + " |")
+    out += ["| " + " | ".join(row) + " |" for row in _told_events()]
     return "\n".join([*out, ""])
 
 
@@ -218,7 +217,7 @@ def _declared_events() -> Iterator[tuple[str, ...]]:
         level = "info" if len(call.args) < 2 else ast.unparse(call.args[1]).lower()
         level = re.sub(r"(\w+) if (.+) else (\w+)", r"\1, else \3", level)
         fields = [each.arg for each in method.args.kwonlyargs] + (["…"] if method.args.kwarg else [])
-        data = ", ".join(f"`{each}`" if each != "…" else each for each in fields) or "–"
+        data = ", ".join(f"`{each}`" if each != "…" else each for each in fields) or "-"
         yield f"`{name}`", level, data, _cell(_flat(ast.get_docstring(method) or ""))
 
 
@@ -258,9 +257,9 @@ def api() -> str:
     document = openapi()
     out = [
         "# API\n", NOTE,
-        "Every path of the admin server; `GET /openapi.json` there, with a token, has the same with all schemas. "
+        ("Every path of the admin server; `GET /openapi.json` there, with a token, has the same with all schemas. "
         "How it is used: [../api.md](../api.md). Any refusal is `application/problem+json`: 401 without a token, 403 "
-        "when its role is not enough, 404, 409, 412 and 422 as each path says, 429 and 503 with `Retry-After`.\n",
+        "when its role is not enough, 404, 409, 412 and 422 as each path says, 429 and 503 with `Retry-After`.\n"),
     ]  # fmt: skip
     by_tag: dict[str, list[str]] = {}
     for path, methods in document["paths"].items():
