@@ -99,8 +99,9 @@ def test_a_day_of_an_operator(page: Page, rig: AdminRig, server: Upstream) -> No
 
     # The form follows the type, and comes back.
     page.get_by_label("Type", exact=True).select_option("ses")
-    expect(page.get_by_label("Region")).to_be_visible()
+    expect(page.locator("#f-access_key_id")).to_be_visible()
     page.get_by_label("Type", exact=True).select_option("smtp")
+    expect(page.locator("#f-access_key_id")).to_have_count(0)
     expect(page.locator("#f-host")).to_be_visible()
 
     # A wrong password: the upstream's own words, and nothing is saved.
