@@ -98,6 +98,7 @@ def test_a_day_of_an_operator(page: Page, rig: AdminRig, server: Upstream) -> No
     page.get_by_role("link", name="Add a node").click()
 
     # The form follows the type, and comes back.
+    expect(page.locator("#live-words")).to_have_text("live")  # its scripts run
     page.get_by_label("Type", exact=True).select_option("ses")
     expect(page.locator("#f-access_key_id")).to_be_visible()
     page.get_by_label("Type", exact=True).select_option("smtp")
