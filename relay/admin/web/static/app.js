@@ -37,7 +37,7 @@
   const listen = () => {
     if (!live || source) return;
     source = new EventSource(live);
-    source.addEventListener("open", () => say("on", "live"));
+    source.addEventListener("open", () => { say("on", "live"); news(); }); // what happened before it listened
     source.addEventListener("error", () => say("off", "not live"));
     source.addEventListener("news", news);
     source.addEventListener("tick", news);
