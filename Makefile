@@ -29,7 +29,8 @@ run: $(STAMP)
 	@echo "Login of the demo bridge: demo / $${RELAY_DEMO_PASSWORD:-demo-password}"
 	@echo "In another terminal, send a mail:"
 	@echo "  $(BIN)/relay send you@example.com --user demo --password $${RELAY_DEMO_PASSWORD:-demo-password}"
-	@echo "and see where it went:  $(BIN)/relay status"
+	@echo "and see it in the dashboard, under Inbox:  http://127.0.0.1:8025/"
+	@echo "The first start prints an admin token for it below; another one:  $(BIN)/relay token add me --role admin"
 	@echo
 	@exec $(BIN)/relay -c conf/relay.yaml run
 

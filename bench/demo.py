@@ -142,7 +142,9 @@ def submit_all(port: int, victim: Sink) -> list[Sent]:
 
 
 def marked(name: str, content: bytes, number: int) -> bytes:
-    """The message with a name to find it by; every third one tries to forge a control header."""
+    """The message with a name to find it by, and a key of its own if it has one: the corpus is sent several times.
+    Every third one tries to forge a control header."""
+    content = content.replace(b"X-Relay-Idempotency-Key: ", b"X-Relay-Idempotency-Key: " + name.encode() + b"-")
     forged = b"X-Virtual-MTA: forged\r\nx-zone: nowhere\r\n" if number % 3 == 0 else b""
     return b"X-Test-Name: " + name.encode() + b"\r\n" + forged + content
 

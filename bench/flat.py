@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.load import Load
 from bench.peers import LOGIN, STAMPS, Kind, Relay, Shape
-from bench.scenarios import Scenario
+from bench.scenarios import MOST_LOGINS, Scenario
 from bench.targets import Target
 
 TOLERANCE = 0.1
@@ -78,7 +78,7 @@ def scenarios(*, quick: bool) -> tuple[Scenario, ...]:
         _beside(
             "flat-bridges-all",
             "20 sessions, 4 kB, a new connection with the next bridge's AUTH for each message",
-            "nearly every message is the first of its bridge; this project's own source",
+            f"mail of {MOST_LOGINS:,} of the bridges, a message of each before; this project's own source",
             Load(sessions=20, fresh=True, login=LOGIN),
             4000,
             _BRIDGE,

@@ -32,6 +32,9 @@ UNPACKED = ROOT / "var" / "interop" / "debian"
 
 UNPRIVILEGED = "daemon"
 BACKLOG = 1024
+MOST_SESSIONS = 10_000
+"""At once in smtp-sink, which else keeps the 257th waiting: many pools have many connections."""
+
 COUNT_EVERY_S = 0.005
 STALLED_S = 30.0
 """A delivery that makes no progress for so long will make none."""
@@ -107,7 +110,7 @@ class Sink:
         sink = programs().sink
         if sink is None:
             return [sys.executable, "-m", "bench.fallback_sink", str(self.port)]
-        command = [str(sink), "-c"]
+        command = [str(sink), "-c", "-m", str(MOST_SESSIONS)]
         if os.geteuid() == 0:
             command += ["-u", UNPRIVILEGED]
         if keep is not None:

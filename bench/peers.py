@@ -7,6 +7,7 @@ configuration and ends with its whole process group.
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -28,6 +29,9 @@ LOGIN = f"{USER}:{PASSWORD}"
 DOMAIN, SELECTOR = "acme.example", "bench"
 WAITING = "127.0.0.2"
 """Clients of this address send to the pool that waits."""
+
+BRIDGES_A_FILE = 2_000
+"""A file of the configuration holds a megabyte."""
 
 SESSIONS = 1000
 """Room for every client here; all of them come from one address."""
@@ -144,14 +148,20 @@ class Relay:
         config = base_config(self.port, [node], workers="auto", listeners=[listener])
         for key in ("retry", "health", "uncertain", "drain"):
             del config[key]  # the defaults of the relay, not those of the tests
+        config["store"] = self._store(config["store"])
         main = config["pools"][0]
         config["pools"] = [
             main | {"name": f"main{n or ''}", "id": 7 + n, "nodes": [node | {"name": f"smarthost{n or ''}"}]}
             for n in range(shape.pools)
         ]
-        config["bridges"] = [_bridge(n, f"main{n % shape.pools or ''}") for n in range(shape.bridges)]
+        bridges = [_bridge(n, f"main{n % shape.pools or ''}") for n in range(shape.bridges)]
         if not door.login:
-            config["bridges"][0]["networks"] = [f"{HOST}/32"]
+            bridges[0]["networks"] = [f"{HOST}/32"]
+        config["bridges"] = bridges[:BRIDGES_A_FILE]
+        config["include"] = []
+        for start in range(BRIDGES_A_FILE, len(bridges), BRIDGES_A_FILE):
+            config["include"].append(f"bridges-{start}.yaml")
+            (self.folder / config["include"][-1]).write_text(json.dumps({"bridges": bridges[start:][:BRIDGES_A_FILE]}))
         if shape.queued:
             config["pools"].append(main | {"name": "waiting", "id": 5, "nodes": [node | {"name": "paused"}]})
             config["bridges"].append({"name": "waiting", "pool": "waiting", "networks": [f"{WAITING}/32"]})
@@ -161,6 +171,14 @@ class Relay:
         if sign:
             config["dkim"] = [{"domain": DOMAIN, "selector": SELECTOR, "key_file": str(keys.dkim[sign])}]
         return config
+
+    @staticmethod
+    def lacks() -> str:
+        """What must be installed before it can run; empty when all is there."""
+        return ""
+
+    def _store(self, local: Any) -> Any:
+        return local
 
     def pause(self, node: str) -> None:
         """On return no worker starts another attempt with it."""
@@ -344,14 +362,14 @@ class Kind:
 
     def start(self, folder: Path, keys: Keys, sink_port: int, door: Door) -> Relay | Postfix:
         """The system, running and empty."""
-        if self.make is Postfix:
-            return Postfix(folder, keys, sink_port, door, self.sign)
-        return Relay(folder, keys, sink_port, door, self.sign, shape=self.shape, module=self.module)
+        if issubclass(self.make, Postfix):
+            return self.make(folder, keys, sink_port, door, self.sign)
+        return self.make(folder, keys, sink_port, door, self.sign, shape=self.shape, module=self.module)
 
     def missing(self, door: Door) -> str:
         """What must be installed before it can run through this door; empty when all is there."""
-        if self.make is Relay:
-            return ""
+        if issubclass(self.make, Relay):
+            return self.make.lacks()
         if programs().master is None:
             return "Postfix (root on Debian: make interop)"
         if self.sign and not shutil.which("opendkim", path="/usr/sbin:/usr/bin"):

@@ -6,7 +6,11 @@ from dataclasses import dataclass, replace
 
 from bench.load import Load
 from bench.peers import LOGIN, POSTFIX, POSTFIX_RSA, RELAY, RELAY_ED25519, RELAY_RSA, Door, Kind, Relay
+from bench.shared import RELAY_SHARED, RELAY_STATE
 from bench.targets import Target
+
+MOST_LOGINS = 1_000
+"""So many bridges send at most: with more, nearly every message of a run would be the first of its bridge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +37,7 @@ class Scenario:
 
     def load_for(self, kind: Kind) -> Load:
         """The same mail for all; where clients log in, by all the bridges that this one has."""
-        return replace(self.load, logins=kind.shape.bridges) if self.load.login else self.load
+        return replace(self.load, logins=min(kind.shape.bridges, MOST_LOGINS)) if self.load.login else self.load
 
     @property
     def relays(self) -> set[str]:
@@ -70,6 +74,14 @@ SCENARIOS = (
         kinds=(RELAY_RSA, POSTFIX_RSA, RELAY_ED25519),
         note=f"RSA-2048 or Ed25519; {_BY_NETWORK}",
         targets=(Target(of=RELAY_RSA.name, column="delivered", over=POSTFIX_RSA.name, least=5.0),),
+    ),
+    Scenario(
+        name="stores",
+        title="20 sessions, 4 kB, stores local and shared",
+        load=Load(sessions=20),
+        messages=5000,
+        kinds=(RELAY, RELAY_STATE, RELAY_SHARED),
+        note=f"the server (appendfsync always) is on the same disk and counts as part of the system; {_BY_NETWORK}",
     ),
     Scenario(
         name="sessions-1",

@@ -159,6 +159,13 @@ class Events:
         """Delivery broke after a reload; the configuration before it is back. The files still hold the other one."""
         self._tell("relay.reload_returned", ERROR, why=why)
 
+    def store_changed(self, why: str) -> None:
+        """A shared store went away, or is back when `why` is empty."""
+        if why:
+            self._tell("store.away", ERROR, error=why)
+        else:
+            self._tell("store.back")
+
     def fault(self, *, where: str, error: str) -> None:
         """Something failed that is ours to fix; the mail flow goes on."""
         self._tell("relay.fault", ERROR, where=where, error=error)

@@ -77,6 +77,10 @@ HISTORY_DROPPED = Declared(
     "counter", "relay_history_dropped", "Events that could not be kept for their stories.", ("shard",)
 )
 
+STORE_UP = Declared(
+    "gauge", "relay_shared_store_up", "1 while a shared store (spool, state) answers this worker.", ("shard", "store")
+)
+
 NODE_AVAILABLE = Declared("gauge", "relay_node_available", "1 while a node may be given mail.", ("pool", "node"))
 NODE_STATUS = Declared(
     "gauge", "relay_node_status", "1 for the status a node has: active, inactive, paused.", ("pool", "node", "status")
@@ -109,7 +113,7 @@ ALERT_NOTICES = Declared(
 
 DECLARED = (
     BUILD, UP, STARTED, SILENT, SESSIONS, ATTEMPTS, FOUND, ACCEPTED, FINISHED, PENDING, QUEUE, QUEUE_OCTETS,
-    QUEUE_OLDEST, EVENTS, HISTORY_DROPPED, NODE_AVAILABLE, NODE_STATUS, NODE_RECIPIENTS, CAP_LIMIT, CAP_USED,
+    QUEUE_OLDEST, EVENTS, HISTORY_DROPPED, STORE_UP, NODE_AVAILABLE, NODE_STATUS, NODE_RECIPIENTS, CAP_LIMIT, CAP_USED,
     WEBHOOK_WAITING, WEBHOOK_CALLS, ISSUES, ALERT_NOTICES,
 )  # fmt: skip
 """All of them, in the order of the exposition."""
@@ -176,6 +180,8 @@ def _add_worker(add: Any, worker: Mapping[str, Any]) -> None:
     add(SESSIONS, (shard,), worker["sessions"])
     add(ATTEMPTS, (shard,), worker["attempts"])
     add(HISTORY_DROPPED, (shard,), worker["history_dropped"])
+    for store, up in worker.get("stores", {}).items():
+        add(STORE_UP, (shard, store), up)
     ledger = worker.get("ledger")
     if ledger:
         add(FOUND, (shard,), ledger["found"])

@@ -13,7 +13,7 @@ from relay.admin.api import alerts, control, legacy, mail, observe, openapi, pro
 from relay.admin.api.wiring import Services, Viewer
 from relay.admin.context import Context
 from relay.admin.security.guard import BODY_LIMIT, Guard
-from relay.admin.web import login
+from relay.admin.web import pages
 
 IMPORT_OCTETS = 16 * 1024 * 1024
 
@@ -40,7 +40,8 @@ def make_app(context: Context) -> FastAPI:
         legacy.router,
     ):
         app.include_router(part)
-    app.include_router(login.router)
+    for part in pages.ROUTERS:
+        app.include_router(part)
 
     @app.get("/openapi.json", include_in_schema=False)
     async def document(_: Viewer) -> Any:

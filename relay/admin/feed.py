@@ -20,6 +20,8 @@ from relay.history import decode
 
 LOOK_EVERY_S = 0.3
 PAGE = 500
+STREAMS = 50
+"""Streams of events, to pages and others, at the same time."""
 
 Position = dict[str, int]
 """Shard → number of the last event that was read."""

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from relay.admin.alerts.notify import Notifier
 from relay.admin.alerts.store import Store as AlertStore
@@ -81,11 +82,14 @@ async def _serve(
             tasks.create_task(context.alerts.run(), name="alerts"),
         ]
         if sock is not None and admin is not None:
-            await asyncio.to_thread(_first_token, context.access, settings.directory, log.tell)
-            server = _Server(_config(context, admin))
-            background.append(tasks.create_task(server.serve(sockets=[sock]), name="http"))
             address = ListenAddress(*sock.getsockname()[:2])
-            log.tell("info", "admin.started", {"at": f"http{'s' if admin.cert else ''}://{address}/"})
+            at = f"http{'s' if admin.cert else ''}://{address}/"
+            await asyncio.to_thread(_first_token, context.access, settings.directory, log.tell, at)
+            app = make_app(context)
+            background.append(tasks.create_task(app.state.services.rates.run(), name="rates"))
+            server = _Server(_config(context, admin, app))
+            background.append(tasks.create_task(server.serve(sockets=[sock]), name="http"))
+            log.tell("info", "admin.started", {"at": at})
         else:
             server = None
         process.ready()
@@ -150,9 +154,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _config(context: Context, admin: AdminModel) -> uvicorn.Config:
+def _config(context: Context, admin: AdminModel, app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
-        guarded(make_app(context), context),
+        guarded(app, context),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -171,14 +175,16 @@ def _config(context: Context, admin: AdminModel) -> uvicorn.Config:
     )
 
 
-def _first_token(access: Access, directory: Path, tell: Tell) -> None:
+def _first_token(access: Access, directory: Path, tell: Tell, at: str) -> None:
     """Who has no token yet gets one: on the terminal, or in a file that only the relay's user can read."""
     made = access.first()
     if made is None:
         return
     _, secret = made
     if sys.stderr.isatty():
-        sys.stderr.write(f"relay: the first admin token, shown only now: {secret}\n")
+        sys.stderr.write(
+            f"\nrelay: the dashboard is at {at}\nrelay: log in with this admin token, shown only now: {secret}\n\n"
+        )
         sys.stderr.flush()
         return
     path = directory / FIRST_TOKEN

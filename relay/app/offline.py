@@ -25,6 +25,7 @@ from relay.spool.sqlite_claim import shards as shards_in
 if TYPE_CHECKING:
     from relay.app.settings import Settings
     from relay.control.operator import Operator
+    from relay.spool.redis_store import RedisSpool
     from relay.state import State
     from relay.upstreams.base import Upstream
 
@@ -93,6 +94,7 @@ class _Stopped:
 
     @asynccontextmanager
     async def open(self, shard: str) -> AsyncIterator[Operator]:
+        from relay.app.stores import make_spool
         from relay.control.operator import Operator
         from relay.events import Events
         from relay.history import HistorySink
@@ -103,9 +105,17 @@ class _Stopped:
         directory = self._site.directory
         settings, drivers, state = self._parts or await self._shared()
         async with AsyncExitStack() as stack:
-            spool: SqliteSpool | MemorySpool = MemorySpool()
+            spool: SqliteSpool | MemorySpool | RedisSpool = MemorySpool()
             history = SqliteHistory(directory, shard=shard)
-            if (directory / f"spool-{shard}.db").exists():
+            if self._site.shared_spool:
+                if shard == self._site.shards[0]:  # all show the same
+                    spool = make_spool(settings, f"cli-{os.getpid()}", Events([], time.time))
+                    await spool.start()
+                    stack.push_async_callback(spool.close)
+                if (directory / f"history-{shard}.db").exists():
+                    await history.start()
+                    stack.push_async_callback(history.close)
+            elif (directory / f"spool-{shard}.db").exists():
                 ballast = directory / f"ballast-{shard}"
                 # A reserve that is there may be needed to write on a full disk; to look needs no new one.
                 spool = SqliteSpool(
@@ -131,8 +141,8 @@ class _Stopped:
 
         from relay.app.drivers import make_desk, make_drivers
         from relay.app.settings import Settings
+        from relay.app.stores import open_state, state_file
         from relay.state.memory import MemoryState
-        from relay.state.sqlite import SqliteState
 
         settings = Settings(self._path, self._loaded)
         desk = make_desk(settings, lambda _node, _error, _account: None)
@@ -141,11 +151,12 @@ class _Stopped:
         for driver in drivers.values():
             self._stack.push_async_callback(driver.close)
         become_owner(self._site.directory)  # all is imported: the other user might not be able to read our code
-        file = self._site.state_directory / "state.db"
+        file = state_file(settings)
         state: State = MemoryState()
-        if self._lasting or file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            state = await SqliteState.open(file, clock=time.time)
+        if self._lasting or file is None or file.exists():
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            state = await open_state(settings)
             self._stack.push_async_callback(state.close)
         self._parts = settings, drivers, state
         return self._parts

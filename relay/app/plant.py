@@ -21,6 +21,7 @@ from relay.acceptance import Acceptance
 from relay.app.parts import Bind, ListenerParts, Parts
 from relay.app.shared import Shared
 from relay.app.store_set import Stores
+from relay.app.stores import is_shared, place_of
 from relay.bridges.credentials import PasswordChecker
 from relay.bridges.registry import BridgeGate
 from relay.delivery.attempt import Attempts
@@ -88,7 +89,7 @@ class Plant:
         self._shares = {bridge.name: bridge.share for bridge in parts.settings.bridges}
         settings, clock, rng = parts.settings, time.time, random.Random()
         spool, state, events = stores.spool, stores.state, stores.events
-        ids = IdSource(clock, shard=shard)
+        ids = IdSource(clock, shard=place_of(parts.settings, shard) if is_shared(spool) else shard)
         self.router = Router(parts.pools.values(), state, clock=clock, rng=rng.random)
         self.fleet = Fleet(parts.pools.values(), parts.drivers, on_free=lambda pool: self.dispatcher.freed(pool))
         self.keeper = HealthKeeper(

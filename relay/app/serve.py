@@ -14,6 +14,7 @@ from typing import Any
 
 from relay.app.settings import Settings
 from relay.app.shared import Shared
+from relay.app.stores import check_stores
 from relay.app.worker import Worker as WorkerProcess
 from relay.errors import ConfigError, RelayError
 from relay.logs.log import LogSettings, configure
@@ -30,6 +31,7 @@ def serve(settings: Settings, companions: Mapping[str, Companion] | None = None)
     try:
         _make_folders(settings)
         settings.signer()
+        check_stores(settings)
         for listener in settings.config.listeners:
             settings.tls_context(listener)
         addresses = [ListenAddress(*listener.bind) for listener in settings.config.listeners]

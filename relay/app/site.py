@@ -10,25 +10,30 @@ from relay.config import values
 from relay.config.models import Config
 from relay.config.models.server import StoreModel
 from relay.errors import ConfigError
+from relay.redisdb.address import is_shared
 
 MAX_WORKERS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """`directory`: of the spool. `shards`: one for each worker, the first worker's first."""
+    """`directory`: of the spool. `shards`: one for each worker, the first worker's first. `shared_spool`: messages are
+    elsewhere, one queue for all shards."""
 
     directory: Path
     state_directory: Path
     shards: tuple[str, ...]
+    shared_spool: bool = False
 
 
 def site_of(config: Config) -> Site:
     """Raises ConfigError for a kind of store this version does not have."""
+    directory = _folder(values.spool_place(config), "store.spool", Path(config.store.folder))
     return Site(
-        directory=_folder(values.spool_place(config), "store.spool"),
-        state_directory=_folder(values.state_place(config), "store.state"),
+        directory=directory,
+        state_directory=_folder(values.state_place(config), "store.state", directory),
         shards=tuple(str(n) for n in range(workers_of(config))),
+        shared_spool=values.spool_place(config).kind == "redis",
     )
 
 
@@ -44,8 +49,10 @@ def guess_site(path: Path) -> Site | None:
     try:
         document = yaml.safe_load(path.read_bytes())
         store = document.get("store", StoreModel().spool)
-        spool = store.get("spool", "") if isinstance(store, dict) else store
-        kind, _, folder = str(spool).partition(":")
+        parts = store if isinstance(store, dict) else {"spool": store}
+        kind, _, folder = str(parts.get("spool", StoreModel().spool)).partition(":")
+        if is_shared(f"{kind}:"):
+            kind, folder = "sqlite", str(parts.get("folder", StoreModel().folder))
     except (OSError, ValueError, AttributeError, yaml.YAMLError):
         return None
     if kind != "sqlite" or not folder or "$" in folder:
@@ -60,7 +67,8 @@ def workers_of(config: Config) -> int:
     return int(config.workers)
 
 
-def _folder(place: values.StorePlace, key: str) -> Path:
-    if place.kind != "sqlite":
+def _folder(place: values.StorePlace, key: str, shared: Path) -> Path:
+    """`shared`: where the files lie that a relay with a store elsewhere still has."""
+    if place.kind == "memory":
         raise ConfigError(f"{key}: {place.kind} stores are not available in this version; use sqlite:FOLDER")
-    return place.path
+    return shared if place.kind == "redis" else place.path

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from relay.app.settings import Settings
+from relay.app.stores import make_spool, open_state, refuse_forgetful
 from relay.events import Events
 from relay.history import HistorySink
 from relay.history.sqlite import SqliteHistory
 from relay.idempotency.sqlite import SqliteKeys
 from relay.logs.log import Log
 from relay.sinks import CountSink, LogSink
+from relay.spool.redis_store import RedisSpool
 from relay.spool.sqlite import SqliteSpool
 from relay.state import State
-from relay.state.sqlite import SqliteState
 
 EVENTS_A_MESSAGE = 3
 """Accepted, attempted, and one to spare for those that are deferred."""
@@ -25,7 +27,7 @@ EVENTS_A_MESSAGE = 3
 class Stores:
     """`counts`: of events, since the start of this worker."""
 
-    spool: SqliteSpool
+    spool: SqliteSpool | RedisSpool
     state: State
     history: SqliteHistory
     events: Events
@@ -49,25 +51,23 @@ class Stores:
         await self.history.close()
 
 
-async def open_stores(settings: Settings, shard: str, log: Log) -> Stores:
-    """Raises RelayError or OSError in words for an operator; what was opened is closed again."""
+async def open_stores(settings: Settings, shard: str, log: Log, *, on_lost: Callable[[], None] | None = None) -> Stores:
+    """Raises RelayError or OSError in words for an operator; what was opened is closed again.
+
+    Args:
+        on_lost: told when all that was leased from a shared spool was lost.
+    """
     config, directory, clock = settings.config, settings.directory, time.time
     (directory / "incoming").mkdir(parents=True, exist_ok=True, mode=0o700)
     history = SqliteHistory(directory, shard, max_age_s=config.history.keep_for, max_events=_max_events(settings))
     await history.start()
     counts = CountSink(clock)
     events = Events([LogSink(log), HistorySink(history), counts], clock)
-    spool = SqliteSpool(
-        directory,
-        shard=shard,
-        min_free=config.spool.min_free,
-        max_messages=config.spool.max_messages,
-        max_bytes=config.spool.max_bytes,
-        on_quarantine=lambda message_id, why: events.message_quarantined(message_id, why=f"damaged: {why}"),
-    )
+    spool = make_spool(settings, shard, events, on_lost=on_lost)
     try:
         await spool.start()
-        state = await SqliteState.open(settings.state_directory / "state.db", clock=clock)
+        await refuse_forgetful(spool)
+        state = await open_state(settings, on_change=events.store_changed)
     except BaseException:
         await spool.close()
         await history.close()

@@ -22,6 +22,7 @@ from relay.app.reload import Reloader
 from relay.app.settings import Settings
 from relay.app.shared import Shared
 from relay.app.store_set import open_stores
+from relay.app.stores import is_shared, shared_up, tell_weaknesses, troubles, watch_sleep
 from relay.bridges.registry import BridgeGate
 from relay.control.intake import Intake, IntakeLimits
 from relay.control.operator import Operator
@@ -37,12 +38,18 @@ from relay.logs.log import Log
 from relay.process.listen_sockets import ListenAddress, bind_one, is_own, shut
 from relay.process.supervisor import WorkerContext
 from relay.spool import Selection, Standing
+from relay.spool.memory import MemorySpool
+from relay.spool.redis_store import RedisSpool
 from relay.spool.sqlite import SqliteSpool
 from relay.spool.sqlite_claim import shards as shards_in
+from relay.state.redis_store import RedisState
 from relay.tap import Tap
 
 ADOPT_EVERY_S = 60.0
 """How often shards without a worker are looked for."""
+
+TAKE_OVER_EVERY_S = 1.0
+"""How often replicas that are gone are looked for."""
 
 FLUSH_S = 1.0
 USAGE_EVERY = 5
@@ -80,7 +87,7 @@ class Worker:
     # What tests and tools look at
 
     @property
-    def spool(self) -> SqliteSpool:
+    def spool(self) -> SqliteSpool | RedisSpool:
         return self.stores.spool
 
     @property
@@ -120,6 +127,8 @@ class Worker:
                     tasks.create_task(self.reloader.follow(), name="follow"),
                     tasks.create_task(self._watch_spool(), name="watch"),
                     tasks.create_task(self._adopt_later(), name="adopt"),
+                    tasks.create_task(self._take_over(), name="take over"),
+                    tasks.create_task(self._tell_weaknesses(), name="weaknesses"),
                 ]
                 await self.plant.open()
                 self.events.started(shard=self._shard, pid=os.getpid())
@@ -150,7 +159,8 @@ class Worker:
         """Raises ConfigError before anything is opened when the configuration cannot work."""
         generation, parts = self._parts()
         doors = self._doors(parts)
-        self.stores = await open_stores(parts.settings, self._shard, self._log)
+        self.stores = await open_stores(parts.settings, self._shard, self._log, on_lost=self._lost)
+        watch_sleep(self.stores.spool)
         self.events = self.stores.events
         self.plant = Plant(
             parts,
@@ -175,7 +185,8 @@ class Worker:
         plant = self.plant
         self.operator = Operator(
             shard=self._shard,
-            spool=self.spool,
+            # One worker speaks for the queue that all share.
+            spool=MemorySpool() if self._context.index and is_shared(self.spool) else self.spool,
             state=self.stores.state,
             history=self.stores.history,
             pools=parts.pools,
@@ -194,11 +205,18 @@ class Worker:
             busy=plant.fleet.full,
             phase=lambda: self._phase,
             workers=self._settings.workers,
+            troubles=lambda: troubles(self.spool, self.stores.state),
+            drain=self.drain,
         )
         plant.on_caps = lambda pools: self.operator.use(pools, plant.parts.settings.retry)
         self.control = ControlServer(self.operator, socket_path(self._settings.directory, self._shard))
-        await plant.router.refresh_health()
-        await plant.keeper.prepare(plant.fleet.names())
+        try:
+            await plant.router.refresh_health()
+            await plant.keeper.prepare(plant.fleet.names())
+        except StateUnavailable as error:  # a shared one may come back; what needs no caps goes on without it
+            if not isinstance(self.stores.state, RedisState):
+                raise
+            self.events.fault(where="state", error=str(error))
 
     def _parts(self) -> tuple[int, Parts]:
         """Of what runs in the other workers, and its generation."""
@@ -252,7 +270,11 @@ class Worker:
 
     def _figures(self) -> dict[str, Any]:
         """Counts for a scrape; nothing may be awaited between them."""
-        return {"ledger": asdict(self.spool.ledger), **self.stores.counts.snapshot()}
+        return {
+            "ledger": asdict(self.spool.ledger),
+            "stores": shared_up(spool=self.spool, state=self.stores.state),
+            **self.stores.counts.snapshot(),
+        }
 
     def _intake_limits(self) -> IntakeLimits:
         settings = self.plant.parts.settings
@@ -320,6 +342,31 @@ class Worker:
                 except StateUnavailable as error:
                     self.events.fault(where="state", error=str(error))
 
+    async def _take_over(self) -> None:
+        """From replicas that are gone, where the spool is shared."""
+        while isinstance(self.spool, RedisSpool):
+            await asyncio.sleep(TAKE_OVER_EVERY_S)
+            try:
+                await self._sift(await self.spool.take_over(time.time()))
+            except SpoolError:  # said by the spool itself
+                continue
+
+    def _lost(self) -> None:
+        cut = self.dispatcher.abandon()
+        self.events.fault(
+            where="spool",
+            error=f"this process was silent for longer than its lease; its messages are others' now, {cut} attempts "
+            "were cut off",
+        )
+
+    async def _tell_weaknesses(self) -> None:
+        """The first worker says what the shared stores do not promise."""
+        if not self._context.index:
+            await tell_weaknesses(
+                [self.spool, self.stores.state],
+                lambda text: self._log.tell("warning", "config.warning", {"text": text}),
+            )
+
     async def _adopt_later(self) -> None:
         """A shard may have had an owner at the start: a worker of before that drained, or a command at work on it."""
         while True:
@@ -357,6 +404,20 @@ class Worker:
                 await self.reload()
 
     # Stopping
+
+    async def drain(self) -> dict[str, Any]:
+        """For `relay drain`: take no more mail. What others can deliver goes back to them; our own is delivered on."""
+        if self._phase == "running":
+            self._phase = "draining"
+            self.acceptance.close()
+            for sock in self._context.sockets:
+                with contextlib.suppress(OSError):  # the parent has it open too: nobody must wait in its backlog
+                    sock.shutdown(socket.SHUT_RDWR)
+            deadline = asyncio.get_running_loop().time() + self._settings.config.drain
+            await asyncio.gather(*(listener.drain(deadline) for listener in self.listeners))
+            if is_shared(self.spool):
+                await self.dispatcher.stop(deadline)
+        return {"shared": is_shared(self.spool)}
 
     async def _drain(self) -> None:
         """Stop accepting, let transactions and attempts finish, give the rest back."""

@@ -25,7 +25,11 @@ import secrets
 import socket
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
+
+REMEMBERED = 1024
+"""Pairs of address and name whose hashes are not computed again."""
 
 _WAYS = 8
 _SET = struct.Struct(f"={_WAYS}Q{_WAYS}d")  # the keys of a set, then their times
@@ -75,6 +79,8 @@ class AuthThrottle:
         self._buckets = _Slots(slots)
         self._known_buckets = _Slots(slots)
         self._known = _Slots(slots)
+        # Asked for before and after each check of a password, and again by the client's next connection.
+        self._keys = lru_cache(REMEMBERED)(self._make_keys)
 
     def admits(self, peer: str, name: str, now: float) -> bool:
         """Whether a login may be checked at all."""
@@ -105,7 +111,7 @@ class AuthThrottle:
         gains nothing by it."""
         self._known.put(self._keys(peer, name)[2], now + self._limits.remember_s)
 
-    def _keys(self, peer: str, name: str) -> tuple[int, int, int]:
+    def _make_keys(self, peer: str, name: str) -> tuple[int, int, int]:
         """Keyed hashes of address, name and both: crafted names cannot aim at somebody's bucket."""
         address, user = address_key(peer), name.encode("utf-8", "surrogatepass")
         at = self._hash(b"a" + address)

@@ -30,6 +30,7 @@ _COMMANDS = {
     "top": ("relay.cli.top", "top", "Watch rates, queue and nodes live."),
     "trace": ("relay.cli.trace", "trace", "Watch SMTP sessions live, in and out."),
     "explain": ("relay.cli.explain", "explain", "Tell the story of one message."),
+    "drain": ("relay.cli.drain", "drain", "Take no more mail and empty the queue, before a replica goes."),
     "queue": ("relay.cli.queue", "queue", "List, show, retry, hold and drop messages."),
     "node": ("relay.cli.node", "node", "List, test, pause, drain and resume nodes."),
     "oauth": ("relay.cli.oauth", "oauth", "Log nodes in by OAuth 2."),

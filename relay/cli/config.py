@@ -65,6 +65,7 @@ def check(config: str, as_json: bool) -> None:
 def _rehearse(path: Path, loaded: Any) -> list[str]:
     """What would stop a start although the files are valid; nothing is opened for writing and no port bound."""
     from relay.app.settings import Settings
+    from relay.app.stores import check_stores
     from relay.errors import ConfigError
 
     trouble = []
@@ -72,6 +73,7 @@ def _rehearse(path: Path, loaded: Any) -> list[str]:
     try:
         settings.signer()
         _ = settings.site
+        check_stores(settings)
     except (ConfigError, OSError) as error:
         trouble.append(str(error))
     for listener in settings.config.listeners:

@@ -77,6 +77,8 @@ def _print(told: Sequence[dict[str, Any]], nodes: Sequence[dict[str, Any]], now:
             count = sum(row["queued"] + row["held"] + row["quarantined"] for row in worker["queues"])
             if count:
                 say(f"shard {worker['shard']} has {plural(count, 'message')} and no worker")
+    for trouble in dict.fromkeys(text for worker in told for text in worker.get("troubles", ())):
+        say(trouble)
     _print_configuration(up, now)
     say()
     _print_queues(told, now)

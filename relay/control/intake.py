@@ -72,14 +72,14 @@ class Intake:
         username: str = "",
         password: str = "",
         token: str = "",
-        on_behalf: str = "",
+        bridge: str = "",
     ) -> dict[str, Any]:
         """Take messages of one client.
 
         Args:
+            bridge: instead of a login, for an operator's test message and the relay's own mail: only its user reaches
+                the socket.
             token: instead of username and password.
-            on_behalf: name of a bridge, for mail of the relay itself: no login, all else as ever. Who reaches the
-                socket may do anything with the relay anyway.
             messages: each `sender`, `recipients`, `head` and `body` in base64, or `file` and `size` for a body in
                 `body_dir`; `eight_bit`, `long_lines`; `key` and `digest` (hex) for those that count once.
 
@@ -89,41 +89,32 @@ class Intake:
         """
         self._sessions += 1
         session = f"api-{self._sessions:x}"
-        mechanism = "TOKEN" if token else "PLAIN"
-        if on_behalf:
-            bridge = self._gate().registry.named(on_behalf)
-            if bridge is None:
-                return {"bridge": "", "refused": None, "results": []}
-            return await self._take(bridge, peer, session, "relay", messages)
+        mechanism = "OPERATOR" if bridge else "TOKEN" if token else "PLAIN"
         try:
-            bridge = await (
-                self._gate().authenticate_token(token, peer=peer)
-                if token
-                else self._acceptor.authenticate(username, password, peer=peer)
-            )
+            if bridge:
+                found = self._gate().registry.named(bridge)
+            elif token:
+                found = await self._gate().authenticate_token(token, peer=peer)
+            else:
+                found = await self._acceptor.authenticate(username, password, peer=peer)
         except AcceptanceError as error:
             return {"bridge": "", "refused": _row(error.reply), "results": []}
-        if bridge is None:
+        if found is None:
             self._events.session_auth_failed(
                 session=session, username=username, peer=peer, mechanism=mechanism, why="wrong login of the send API"
             )
             return {"bridge": "", "refused": None, "results": []}
-        self._events.session_authenticated(session=session, bridge=bridge.name, peer=peer, mechanism=mechanism)
-        return await self._take(bridge, peer, session, username, messages)
-
-    async def _take(
-        self, bridge: Bridge, peer: str, session: str, username: str, messages: Sequence[Mapping[str, Any]]
-    ) -> dict[str, Any]:
+        self._events.session_authenticated(session=session, bridge=found.name, peer=peer, mechanism=mechanism)
         info = SessionInfo(session=session, peer=peer, port=0, helo="", protocol="HTTP", username=username)
         results = []
         for message in messages:
-            reply = await self._guarded(self._one(bridge, info, message))
+            reply = await self._guarded(self._one(found, info, message))
             if reply.code >= 400:
                 self._events.message_rejected(
-                    session=session, bridge=bridge.name, peer=peer, stage="api", reply=str(reply)
+                    session=session, bridge=found.name, peer=peer, stage="api", reply=str(reply)
                 )
             results.append(_row(reply))
-        return {"bridge": bridge.name, "refused": None, "results": results}
+        return {"bridge": found.name, "refused": None, "results": results}
 
     async def _guarded(self, work: Awaitable[Reply]) -> Reply:
         try:

@@ -11,7 +11,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, replace
 from enum import StrEnum
@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import relay
 from relay.control.advice import advice
+from relay.control.captures import captured_rows
 from relay.control.intake import Intake
 from relay.control.outlook import BUSY, Chance, Outlook, outlook
 from relay.control.protocol import ControlError, TryAgain, UnknownName
@@ -37,7 +38,7 @@ from relay.pools.pool import Node, Pool
 from relay.router.disposition import describe
 from relay.router.selection import GateKey, gate_key
 from relay.schedule import RetryPolicy
-from relay.spool import Entry, Selection, Spool, Standing
+from relay.spool import Entry, Recalls, Selection, Spool, Standing
 from relay.state import Candidate, State, Usage
 from relay.tap import SILENT, Tap, Wanted
 from relay.upstreams.base import Upstream
@@ -86,8 +87,10 @@ class Operator:
     sessions: number of open client sessions in this process.
     attempts: number of attempts with a node, by name, right now in this process.
     busy: names of the nodes of a pool that have no free place in this process.
-    phase: `starting`, `running` or `stopping`.
+    phase: `starting`, `running`, `draining` or `stopping`.
     workers: how many processes the running relay has.
+    troubles: what is wrong beside the mail itself, one line each.
+    drain: makes the worker take no more mail; None when the relay is stopped.
     figures: counts for a scrape, all of one moment.
     intake: takes messages of the send API; None when the relay is stopped.
     """
@@ -115,6 +118,8 @@ class Operator:
         intake: Intake | None = None,
         phase: Callable[[], str] = lambda: "running",
         workers: int = 1,
+        troubles: Callable[[], Sequence[str]] = tuple,
+        drain: Callable[[], Awaitable[dict[str, Any]]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._shard = shard
@@ -137,6 +142,8 @@ class Operator:
         self._intake = intake
         self._phase = phase
         self._workers = workers
+        self._troubles = troubles
+        self._drain = drain
         self._clock = clock
         self._started = clock()
 
@@ -145,6 +152,13 @@ class Operator:
     async def status(self) -> dict[str, Any]:
         """This shard: process, queues, and the classes of messages that wait. Cheap: asked every few seconds."""
         dispatcher = self._dispatcher
+        troubles = list(self._troubles())
+        try:
+            depths = await self._spool.depths()
+        except SpoolError as error:
+            depths = []
+            if not troubles:
+                troubles.append(f"the queue cannot be read: {error}")
         running = {name: count for name in self._nodes if (count := self._attempts(name))}
         return {
             "version": relay.__version__,
@@ -155,10 +169,11 @@ class Operator:
             "workers": self._workers if dispatcher else 0,
             "uptime_s": round(self._clock() - self._started, 1) if dispatcher else None,
             "unhealthy": self._spool.unhealthy_reason(),
+            "troubles": troubles,
             "sessions": self._sessions(),
             "attempts": dispatcher.running if dispatcher else 0,
             "attempts_by_node": running,
-            "queues": [depth_row(depth) for depth in await self._spool.depths()],
+            "queues": [depth_row(depth) for depth in depths],
             "waiting": [
                 {"pool": waiting.pool, "until": waiting.until, "why": waiting.why, "messages": waiting.messages}
                 for waiting in (dispatcher.waiting() if dispatcher else ())
@@ -236,7 +251,10 @@ class Operator:
 
     async def metrics(self) -> dict[str, Any]:
         """What a scrape of this worker tells. The figures are read in one step, after all that takes time."""
-        depths = [depth_row(depth) for depth in await self._spool.depths()]
+        try:
+            depths = [depth_row(depth) for depth in await self._spool.depths()]
+        except SpoolError:  # a shared one that is away: its own figure says so
+            depths = []
         unhealthy = self._spool.unhealthy_reason() or self._spool.full_reason()
         return {
             "shard": self._shard,
@@ -264,6 +282,11 @@ class Operator:
         except ValueError as error:
             raise ControlError(str(error)) from error
         return {"lines": [asdict(line) for line in heard], "dropped": dropped}
+
+    async def captured(self, *, key: str = "", limit: int = 100) -> list[dict[str, Any]]:
+        """Mail that this worker's sandbox nodes keep in memory, newest first: its beginning, or with `key` one
+        message with all that is kept of it."""
+        return captured_rows(self._drivers, key=key, limit=limit)
 
     # Doing
 
@@ -377,6 +400,11 @@ class Operator:
         self._nodes = {n.name: (p, n) for p in pools.values() for n in p.nodes}
         self._policy = policy
 
+    async def drain(self) -> dict[str, Any]:
+        """Take no more mail and, where the spool is shared, give back what is held. The process goes on delivering what
+        is its own until it is stopped."""
+        return await self._drain() if self._drain else {}
+
     # Helpers
 
     async def _known_everywhere(self) -> None:
@@ -399,7 +427,8 @@ class Operator:
             yield
             return
         async with self._dispatcher.set_aside(meant_by(chosen)):
-            yield
+            with self._spool.taking_back() if isinstance(self._spool, Recalls) else contextlib.nullcontext():
+                yield
 
     async def _delivering(self, chosen: Selection) -> int:
         """How many of the selected are with a node now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from relay.delivery.fleet import Fleet
@@ -94,8 +94,15 @@ class Attempts:
         recipients: Sequence[Recipient],
         *,
         deadline: float = float("inf"),
+        confirm: Callable[[], Awaitable[None]] | None = None,
     ) -> Attempted:
-        """Hand the message to the node for these recipients; `deadline` (loop time) can only shorten the attempt."""
+        """Hand the message to the node for these recipients.
+
+        Args:
+            deadline: loop time; can only shorten the attempt.
+            confirm: asked last before anything is sent. What it raises (SpoolError) ends the attempt, and nothing was
+                sent.
+        """
         loop = asyncio.get_running_loop()
         began_at, began = self._clock(), loop.time()
         node = route.node
@@ -106,6 +113,8 @@ class Attempts:
         async def render(capabilities: Capabilities) -> Content:
             nonlocal silent
             silent = not capabilities.dsn
+            if confirm is not None:
+                await confirm()
             try:
                 return await rendering.render(capabilities)
             except CannotTranscode as error:
@@ -132,6 +141,8 @@ class Attempts:
                 answers = await upstream.deliver(outbound, deadline=ends)
         except CannotTranscode:
             pass  # `unfit` says it better
+        except SpoolError:
+            raise  # out of `confirm`
         except Exception as error:
             # A driver raises only on bugs, and never overstays; whether the message left cannot be known then.
             self._events.fault(where=f"node {node.name}", error=f"{message.id}: {type(error).__name__}: {error}")

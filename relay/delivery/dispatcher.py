@@ -269,10 +269,25 @@ class Dispatcher:
         for task in cut:
             task.cancel()
         await asyncio.gather(*cut, *self._chores, return_exceptions=True)
+        await self._intake.close()
         for line in self._lines.values():
             await self._returns.put_back(line.queue.take(lambda job: job.begun or job.has_news))
         await self._returns.retry(at_once=True)
         return len(cut)
+
+    def abandon(self) -> int:
+        """Everything leased here is another owner's by now: drop it, and cut off what is on its way.
+
+        Returns:
+            How many attempts were cut off.
+        """
+        running = tuple(self._running.values())
+        for task in running:
+            task.cancel()
+        for line in self._lines.values():
+            line.queue.take(lambda _: True)
+        self._intake.wanted.set()
+        return len(running)
 
     def changed(self) -> None:
         """Something about nodes changed: whatever is parked is worth asking again."""

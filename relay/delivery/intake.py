@@ -74,8 +74,15 @@ class Intake:
         self._noted: set[QueueKey] = set()  # queues that got something while the spool was being asked
         self._searches: dict[QueueKey, _Search] = {}  # of blocked queues
         self._looks = 0
+        self._closed = False
         self._portion = PORTION
         self._low_mark = LOW
+
+    async def close(self) -> None:
+        """On return nothing is on its way into memory, and nothing more will be."""
+        self._closed = True
+        async with self.lock:
+            return
 
     def has(self, key: QueueKey) -> bool:
         """Older messages of this queue may be waiting in the spool."""
@@ -122,6 +129,8 @@ class Intake:
         low, self._low = self._low, {}
         for key in low:
             async with self.lock:
+                if self._closed:
+                    return
                 self._noted.discard(key)
                 leases = await self._spool.lease_due(key, now=now, limit=self._portion)
                 if len(leases) < self._portion and key not in self._noted:
@@ -144,6 +153,8 @@ class Intake:
         key = open_[self._looks % len(open_)]
         search = self._searches[key]
         async with self.lock:
+            if self._closed:
+                return
             leases = await self._spool.lease_due(key, now=now, limit=PORTION, skip=search.depth)
             parked = []
             for lease in leases:

@@ -144,7 +144,13 @@ class Runs:
             except BaseException:
                 await self._attempts.unused(route)
                 raise
-            attempted = await self._attempts.call(job.message, content, route, upstream, recipients)
+            try:
+                attempted = await self._attempts.call(
+                    job.message, content, route, upstream, recipients, confirm=lambda: self._spool.confirm(job.lease)
+                )
+            except SpoolError:  # it was not confirmed that the message is still ours
+                await self._attempts.unused(route)
+                raise
         finally:
             self._fleet.leave(node.name, upstream)
         before = job.message

@@ -7,6 +7,7 @@ do not know and checks passwords on the loop; so all of AUTH is done here. A pas
 from __future__ import annotations
 
 import binascii
+import re
 
 from relay.errors import AcceptanceError
 from relay.listener import replies
@@ -17,6 +18,8 @@ MAX_RESPONSE = 12_288
 
 MAX_SECRET = 1024
 """Octets of a user name or password that are worth a hash; longer ones are wrong."""
+
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")  # in UTF-8 these octets stand for nothing else
 
 
 class AuthCommands(Connection):
@@ -171,7 +174,7 @@ def is_plausible(secret: bytes) -> bool:
     if not 0 < len(secret) <= MAX_SECRET:
         return False
     try:
-        text = secret.decode("utf-8")
+        secret.decode("utf-8")
     except UnicodeDecodeError:
         return False
-    return not any(char < " " or char == "\x7f" for char in text)
+    return _CONTROL.search(secret) is None

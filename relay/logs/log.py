@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-import structlog
-
 from relay.errors import ConfigError
 from relay.logs.lines import MAX_TEXT, Lines, Redactor, as_text
 from relay.logs.writers import DirectWriter, LineWriter, Output, QueuedWriter, StreamOutput, SyslogOutput
@@ -87,7 +85,8 @@ class Log:
         root = logging.getLogger()
         for handler in [h for h in root.handlers if isinstance(h, _StdlibHandler) and h.log is self]:
             root.removeHandler(handler)
-            structlog.reset_defaults()
+            if (structlog := sys.modules.get("structlog")) is not None:
+                structlog.reset_defaults()
             logging.captureWarnings(False)
         self._writer.close()
 
@@ -198,7 +197,8 @@ def configure(
     as_json = settings.format == "json" or (settings.format == "auto" and not terminal)
     log = make_log(settings, output, threaded=threaded, as_json=as_json, bound=bound, clock=clock)
     _route_stdlib(log)
-    _route_structlog(log, LEVELS["error" if settings.errors_only else settings.level])
+    if "structlog" in sys.modules:  # nothing here imports it, and with rich it costs a start a tenth of a second
+        _route_structlog(log, LEVELS["error" if settings.errors_only else settings.level])
     return log
 
 
@@ -221,6 +221,8 @@ def _route_stdlib(log: Log) -> None:
 
 
 def _route_structlog(log: Log, least: int) -> None:
+    import structlog
+
     def hand_over(_logger: Any, method: str, fields: MutableMapping[str, Any]) -> str:
         event = as_text(fields.pop("event", ""))
         if info := fields.pop("exc_info", None):

@@ -88,6 +88,11 @@ class Ledger:
         self._paced_at = -math.inf  # when a spread cap was last taken from
         self._paced_until = -math.inf  # when it may be taken from again
 
+    @property
+    def span(self) -> int:
+        """Slots after which a recipient no longer counts, for stores that do this arithmetic elsewhere."""
+        return self._span
+
     def expire(self, now: float) -> None:
         """Forget what no longer counts. O(slots that passed), so O(1) over a ledger's life."""
         if not self._counts:

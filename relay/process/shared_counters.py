@@ -14,9 +14,13 @@ from __future__ import annotations
 
 import mmap
 import secrets
+from functools import lru_cache
 from hashlib import blake2b
 
 ROWS = 2
+REMEMBERED = 4096
+"""Keys whose cells are not computed again."""
+
 _WORD = 4  # uint32 cells: no worker holds 4 billion connections, so none can overflow
 
 
@@ -37,6 +41,9 @@ class SharedCounters:
         self._cells = memoryview(self._memory).cast("I")
         self._workers = workers
         self._key = secrets.token_bytes(16)  # shared by fork; peers cannot aim at each other's cells
+        self._starts = tuple(range(0, workers * self._column, self._column))
+        # A connection asks for each of its keys twice, and `total` is in all of them.
+        self._places = lru_cache(REMEMBERED)(self._find_places)
 
     def worker(self, index: int) -> WorkerCounters:
         """The view of worker `index`, which alone may write its column."""
@@ -58,15 +65,18 @@ class SharedCounters:
         cells, step = self._cells, self._column
         return sum(cells[worker * step + step - 1] for worker in range(self._workers))
 
-    def _places(self, key: str) -> tuple[int, int]:
+    def _find_places(self, key: str) -> tuple[int, int]:
         digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16, key=self._key).digest()
         first = int.from_bytes(digest[:8], "little") % self._width
         return first, self._width + int.from_bytes(digest[8:], "little") % self._width
 
     def _sum(self, first: int, second: int) -> int:
-        cells, step = self._cells, self._column
-        starts = range(0, self._workers * step, step)
-        return min(sum(cells[start + first] for start in starts), sum(cells[start + second] for start in starts))
+        cells = self._cells
+        one = other = 0
+        for start in self._starts:
+            one += cells[start + first]
+            other += cells[start + second]
+        return min(one, other)
 
 
 class WorkerCounters:

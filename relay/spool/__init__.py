@@ -1,6 +1,6 @@
 """The spool: every accepted message until each of its recipients is final.
 
-This module holds the protocol and its values; `sqlite`, `memory` and later `redis_streams` implement it, and one
+This module holds the protocol and its values; `sqlite`, `memory` and `redis_store` implement it, and one
 contract suite (`tests/contract/test_spool.py`) runs over all of them.
 
 Life of a message::
@@ -23,9 +23,10 @@ to quarantine with a reason; they never deliver part of a message and never refu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from relay.envelope import Content, Lane, Message
 from relay.errors import SpoolError
@@ -107,6 +108,16 @@ class Selection:
     text: str = ""
 
 
+@runtime_checkable
+class Recalls(Protocol):
+    """A spool whose messages other processes may hold too."""
+
+    def taking_back(self) -> AbstractContextManager[None]:
+        """Within it `hold`, `retry` and `drop` also reach what is leased, by whomever, and not begun. Who held it gets
+        `LeaseLost`."""
+        ...
+
+
 class Spool(Protocol):
     """Where accepted mail lives. All methods are safe to call concurrently from one event loop."""
 
@@ -164,6 +175,11 @@ class Spool(Protocol):
         Args:
             due: when to look again; None leaves it as it was.
         """
+        ...
+
+    async def confirm(self, lease: Lease) -> None:
+        """Just before the message is handed over: raises `LeaseLost` when another owner may have it by now, and
+        `SpoolError` when that cannot be known. A spool with one owner has nothing to ask: hot path."""
         ...
 
     async def content(self, message_id: str) -> Content:

@@ -165,6 +165,9 @@ class MemorySpool:
             kept.reason = reason or kept.reason
             kept.leases.clear()
 
+    async def confirm(self, lease: Lease) -> None:
+        """There is no other owner."""
+
     async def content(self, message_id: str) -> Content:
         kept = self._kept.get(message_id)
         if kept is None:

@@ -191,6 +191,9 @@ class SqliteSpool:
 
     # Reading
 
+    async def confirm(self, lease: Lease) -> None:
+        """There is no other owner."""
+
     async def content(self, message_id: str) -> Content:
         core = self._core
         remembered = core.remembered(message_id)

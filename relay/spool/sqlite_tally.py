@@ -38,7 +38,8 @@ class Tally:
 
     @property
     def messages(self) -> int:
-        return sum(self.counts.values())
+        counts = self.counts
+        return counts[Standing.QUEUED] + counts[Standing.HELD] + counts[Standing.QUARANTINED]
 
     def add(self, standing: Standing, size: int, received: float, count: int = 1) -> None:
         """`count` messages of `size` octets together; `received` is the earliest."""
@@ -102,6 +103,7 @@ class Tallies:
         self.by_number: dict[int, Tally] = {}
         self.numbers: dict[QueueKey, int] = {}
         self.saved: set[int] = set()
+        self._last = 0
         self.messages = 0
         self.size = 0
 
@@ -109,11 +111,12 @@ class Tallies:
         """The number of a queue; a new one is to be written with the first message in it."""
         number = self.numbers.get(key)
         if number is None:
-            number = max(self.by_number, default=0) + 1
+            number = self._last + 1
             self.register(number, key)
         return number
 
     def register(self, number: int, key: QueueKey) -> None:
+        self._last = max(self._last, number)
         self.numbers[key] = number
         self.by_number[number] = Tally(key)
 

@@ -1,7 +1,7 @@
 """The state: what must be one truth for all workers and replicas, other than the mail itself.
 
 Permits under caps, rotation cursors, node health, leases for re-checks, and counts. This module holds the protocol
-and its values; `sqlite`, `memory` and later `redis_store` implement it, and one contract suite
+and its values; `sqlite`, `memory` and `redis_store` implement it, and one contract suite
 (`tests/contract/test_state.py`) runs over all of them.
 
 Losing the state loses no mail. When it cannot be read or written, methods raise `StateUnavailable` and callers hold:

@@ -11,12 +11,9 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
-
-import orjson
+from typing import Final, NamedTuple, TypeVar
 
 from relay.errors import StateUnavailable
 from relay.group_commit import GroupCommit
@@ -24,6 +21,7 @@ from relay.pools.caps import MAX_SKEW_S, Book
 from relay.pools.health import NodeHealth
 from relay.state import Candidate, CountKey, Denied, Permit, PermitRequest, Usage, sqlite_counts
 from relay.state.granting import answer, check, usage
+from relay.state.health_record import dump_health, load_health
 from relay.state.sqlite_books import DamagedBook, pack, unpack
 from relay.state.sqlite_group import TROUBLE, Gathered
 
@@ -266,7 +264,7 @@ def _advance(connection: sqlite3.Connection, calls: list[tuple[str, int, int]]) 
 
 
 def _read_health(connection: sqlite3.Connection) -> Mapping[str, NodeHealth]:
-    return {node: _load_health(record) for node, record in connection.execute("SELECT node, record FROM health")}
+    return {node: load_health(record) for node, record in connection.execute("SELECT node, record FROM health")}
 
 
 def _read_health_version(connection: sqlite3.Connection) -> int:
@@ -276,28 +274,15 @@ def _read_health_version(connection: sqlite3.Connection) -> int:
 
 def _change_health(connection: sqlite3.Connection, node: str, change: Callable[[NodeHealth], NodeHealth]) -> NodeHealth:
     row = connection.execute("SELECT record FROM health WHERE node = ?", (node,)).fetchone()
-    before = _load_health(row[0]) if row else NodeHealth()
+    before = load_health(row[0]) if row else NodeHealth()
     after = change(before)
     if after != before:
         connection.execute(
             "INSERT INTO health VALUES (?1, ?2) ON CONFLICT (node) DO UPDATE SET record = excluded.record",
-            (node, orjson.dumps(asdict(after)).decode()),
+            (node, dump_health(after).decode()),
         )
         connection.execute("UPDATE versions SET version = version + 1 WHERE name = 'health'")
     return after
-
-
-_HEALTH_FIELDS: Final[dict[str, Callable[[Any], Any]]] = {f.name: type(f.default) for f in fields(NodeHealth)}
-
-
-def _load_health(record: str) -> NodeHealth:
-    """A stored health. What cannot be read is left at its default: a healthy node, which a fault takes out again."""
-    try:
-        stored = orjson.loads(record)
-        known = {name: kind(stored[name]) for name, kind in _HEALTH_FIELDS.items() if name in stored}
-        return NodeHealth(**known)
-    except (ValueError, TypeError, AttributeError):
-        return NodeHealth()
 
 
 def _claim(connection: sqlite3.Connection, name: str, owner: str, ttl_s: float, now: float) -> bool:

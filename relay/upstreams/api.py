@@ -331,6 +331,11 @@ def well(answer: Answer, text: str) -> Outcome:
     return outcome(Means.SENT, answer, text)
 
 
+def items(value: Any) -> list[Any]:
+    """A list of an answer; empty when it is none."""
+    return value if isinstance(value, list) else []
+
+
 def encoded(octets: bytes) -> str:
     """Standard base64 in one line."""
     return b2a_base64(octets, newline=False).decode("ascii")

@@ -17,6 +17,7 @@ Secrets of the options never leave this file in words: they are replaced in what
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import ssl
 from collections import deque
@@ -71,10 +72,13 @@ class HttpUpstream:
         self._clock = setting.clock
         self._room = setting.room
         self._tap = setting.tap
-        self._auth = make_auth(api.auth, options, lambda: setting.tokens(name) if setting.tokens else None)
+        try:
+            self._auth = make_auth(api.auth, options, lambda: setting.tokens(name) if setting.tokens else None)
+            self._client = _client(options)
+        except UpstreamError as error:
+            raise UpstreamError(f"node {name}: {error}") from error
         self._secrets = tuple(sorted(_secrets(options), key=len, reverse=True))
         self._spoken: tuple[str, ...] = ()  # of the last call: a token, a signature
-        self._client = _client(options)
         self._running = 0
         self._closing = False
         self._resumes_at = 0.0  # loop time
@@ -288,7 +292,7 @@ class HttpUpstream:
         return replace(_unsent(Status.DEFERRED, Scope.NODE, self._mask(text)), attempted=begun and sent.any)
 
     def _trouble(self, what: str, url: str, error: Exception) -> str:
-        said = str(error) or type(error).__name__
+        said = _said(error)
         return self._mask(clean(f"{what} with {urlsplit(url).netloc}: {said}"))
 
     def _url(self, call: Call) -> str:
@@ -396,6 +400,16 @@ def _secrets(options: ApiOptions) -> Iterator[str]:
         value = getattr(options, name)
         if isinstance(value, SecretStr) and len(value.get_secret_value()) >= 4:
             yield value.get_secret_value()
+
+
+def _said(error: BaseException) -> str:
+    """The words that say most: those of the system, which the libraries wrap in their own."""
+    at: BaseException | None = error
+    for _ in range(8):
+        if isinstance(at, OSError) and at.errno and at.strerror:
+            return os.strerror(at.errno) if isinstance(at, ConnectionError) else at.strerror
+        at = at.exceptions[0] if isinstance(at, BaseExceptionGroup) else at and (at.__cause__ or at.__context__)
+    return str(error) or type(error).__name__
 
 
 def _shown(url: str) -> str:

@@ -26,6 +26,7 @@ from relay.upstreams.api import (
     as_json,
     encoded,
     for_all,
+    items,
     judged,
     outcome,
     well,
@@ -137,14 +138,14 @@ def parse(answer: Answer, letter: Letter) -> list[RecipientOutcome]:
     sent = outcome(Means.SENT, answer, text, vendor_id=found)
     suppressed: dict[str, str] = {}
     everybody = False
-    for warning in answer.fields.get("warnings") or ():
+    for warning in items(answer.fields.get("warnings")):
         if not isinstance(warning, dict):
             continue
         said = str(warning.get("warning") or warning.get("message") or warning.get("type") or "suppressed")
         everybody = everybody or str(warning.get("type")) == "ALL_SUPPRESSED"
-        for item in warning.get("recipients") or ():
+        for item in items(warning.get("recipients")):
             if isinstance(item, dict):
-                reasons = ", ".join(map(str, item.get("reasons") or ()))
+                reasons = ", ".join(map(str, items(item.get("reasons"))))
                 suppressed[str(item.get("email", "")).lower()] = f"{said} {reasons}".strip()
     return [
         RecipientOutcome(

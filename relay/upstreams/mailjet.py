@@ -24,6 +24,7 @@ from relay.upstreams.api import (
     as_json,
     encoded,
     for_all,
+    items,
     judged,
     outcome,
     well,
@@ -129,7 +130,7 @@ def parse(answer: Answer, letter: Letter) -> list[RecipientOutcome]:
     if answer.status == 200 and first.get("Status") == "success":
         ids: dict[str, str] = {}
         for key in ("To", "Cc", "Bcc"):
-            for item in first.get(key) or ():
+            for item in items(first.get(key)):
                 if isinstance(item, dict):
                     ids[str(item.get("Email", "")).lower()] = str(
                         item.get("MessageID") or item.get("MessageUUID") or ""

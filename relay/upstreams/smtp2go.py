@@ -24,6 +24,7 @@ from relay.upstreams.api import (
     as_json,
     encoded,
     for_all,
+    items,
     judged,
     outcome,
     well,
@@ -114,9 +115,10 @@ def parse(answer: Answer, letter: Letter) -> list[RecipientOutcome]:
         return for_all(letter, _trouble(answer))
     found = str(data.get("email_id", ""))
     sent = outcome(Means.SENT, answer, vendor_id=found)
-    failures = [str(item) for item in data.get("failures") or ()]
+    failures = [str(item) for item in items(data.get("failures"))]
     if not data.get("failed") and not failures:
-        return for_all(letter, sent)
+        silent = outcome(Means.UNCERTAIN, answer, "neither taken nor refused, says the answer")
+        return for_all(letter, sent if data.get("succeeded") else silent)
     text = "; ".join(failures)[:400] or "refused"
     refused = outcome(Means.RECIPIENT, answer, text)
     if not data.get("succeeded"):

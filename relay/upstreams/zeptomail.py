@@ -133,7 +133,8 @@ def _box(box: Mailbox) -> dict[str, str]:
 
 def parse(answer: Answer, letter: Letter) -> list[RecipientOutcome]:
     """What the answer means for each recipient."""
-    if answer.status in (200, 201) and answer.fields.get("data") and "error" not in answer.fields:
+    taken = isinstance(answer.fields.get("data"), list) and "error" not in answer.fields
+    if answer.status in (200, 201) and taken:
         found = str(answer.fields.get("request_id", ""))
         return for_all(letter, outcome(Means.SENT, answer, str(answer.fields.get("message", "")), vendor_id=found))
     return for_all(letter, _trouble(answer))

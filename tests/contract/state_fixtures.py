@@ -1,4 +1,4 @@
-"""Other processes at one state.db, started by the contract suite as programs of their own.
+"""Other processes at one state, started by the contract suite as programs of their own.
 
 Each waits for a line on its standard input, so that all begin together, and writes what it was given to a file of its
 own with one `write` each: what a killed process was told before its death can be read.
@@ -16,7 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from relay.pools.pool import Cap
-from relay.state import Candidate, Permit, PermitRequest
+from relay.redisdb.address import parse
+from relay.state import Candidate, Permit, PermitRequest, State
+from relay.state.redis_store import RedisState
 from relay.state.sqlite import SqliteState
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,13 +27,13 @@ HAMMER_CAPS = (Cap(window_s=1.0, limit=60), Cap(window_s=3600.0, limit=150))
 
 
 class Crew:
-    """Processes that work on one file at the same time."""
+    """Processes that work on one state at the same time; `place` is the path of its file, or its URL."""
 
-    def __init__(self, what: str, path: Path, number: int, *arguments: str) -> None:
-        self.logs = [path.parent / f"{what}-{place}.log" for place in range(number)]
+    def __init__(self, what: str, place: str, folder: Path, number: int, *arguments: str) -> None:
+        self.logs = [folder / f"{what}-{place}.log" for place in range(number)]
         self.members = [
             subprocess.Popen(
-                [sys.executable, "-m", "tests.contract.state_fixtures", what, str(path), str(log), *arguments],
+                [sys.executable, "-m", "tests.contract.state_fixtures", what, place, str(log), *arguments],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -69,7 +71,7 @@ class Crew:
         return told
 
 
-async def hammer(state: SqliteState, tell: Callable[[str], None], seconds: str) -> None:
+async def hammer(state: State, tell: Callable[[str], None], seconds: str) -> None:
     """Ask for batches as fast as it goes; tells `at granted` of each permit."""
     candidates = (Candidate("node:a", HAMMER_CAPS),)
     end = time.monotonic() + float(seconds)
@@ -85,7 +87,7 @@ async def hammer(state: SqliteState, tell: Callable[[str], None], seconds: str) 
     await asyncio.gather(*(one(cost) for cost in (1, 2, 3, 5)))
 
 
-async def take_turns(state: SqliteState, tell: Callable[[str], None], number: str) -> None:
+async def take_turns(state: State, tell: Callable[[str], None], number: str) -> None:
     """Tells `first count` of each hand of turns, of one or two."""
 
     async def one(count: int) -> None:
@@ -97,7 +99,7 @@ async def take_turns(state: SqliteState, tell: Callable[[str], None], number: st
     await asyncio.gather(one(1), one(1), one(2))
 
 
-async def fail(state: SqliteState, tell: Callable[[str], None], number: str) -> None:
+async def fail(state: State, tell: Callable[[str], None], number: str) -> None:
     """Count failures of one node, several at once."""
 
     async def one() -> None:
@@ -108,7 +110,7 @@ async def fail(state: SqliteState, tell: Callable[[str], None], number: str) -> 
     tell(str(2 * int(number)))
 
 
-async def claim(state: SqliteState, tell: Callable[[str], None], number: str) -> None:
+async def claim(state: State, tell: Callable[[str], None], number: str) -> None:
     """Try to claim each of some names at one moment; tells the names won."""
     for name in range(int(number)):
         if await state.claim(f"check:{name}", owner=str(os.getpid()), ttl_s=60.0, now=1_800_000_000.0):
@@ -116,7 +118,12 @@ async def claim(state: SqliteState, tell: Callable[[str], None], number: str) ->
 
 
 async def main(what: str, path: str, log: str, arguments: Sequence[str]) -> None:
-    state = await SqliteState.open(Path(path), clock=time.time if what == "hammer" else None)
+    real = what == "hammer"
+    state: State
+    if path.startswith("redis"):
+        state = await RedisState.open(parse(path), server_clock=real, grace_s=0)
+    else:
+        state = await SqliteState.open(Path(path), clock=time.time if real else None)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     print("ready", flush=True)
     sys.stdin.readline()

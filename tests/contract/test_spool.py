@@ -12,23 +12,29 @@ import pytest
 
 from relay.envelope import BodyFile, Content, Facts, Lane, Message
 from relay.errors import SpoolError, SpoolFull, SpoolUnhealthy
+from relay.redisdb.address import parse
 from relay.spool import Lease, LeaseLost, QueueKey, Selection, Spool, Standing
 from relay.spool.memory import MemorySpool
+from relay.spool.redis_store import RedisSpool
 from relay.spool.sqlite import SqliteSpool
 from tests.contract.spool_fixtures import CONTENT, HEAD, KEY, NOW, delivered, folder_of, message, sqlite_options
 
-AnySpool = MemorySpool | SqliteSpool
+AnySpool = MemorySpool | SqliteSpool | RedisSpool
 Opener = Callable[..., Awaitable[AnySpool]]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def open_spool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+async def open_spool(
+    request: pytest.FixtureRequest, tmp_path: Path, fresh_url: Callable[[], str]
+) -> AsyncIterator[Opener]:
     opened: list[AnySpool] = []
 
     async def opener(**options: Any) -> AnySpool:
         spool: AnySpool
         if request.param == "memory":
             spool = MemorySpool(**options)
+        elif request.param == "redis":
+            spool = RedisSpool(parse(fresh_url()), folder_of(tmp_path), **options)
         else:
             spool = SqliteSpool(folder_of(tmp_path), **sqlite_options(**options))
         opened.append(spool)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from relay.envelope import Content, Lane, Message
+from relay.redisdb.address import parse
 from relay.spool import Lease, QueueKey, Selection, Standing
 from relay.spool.memory import MemorySpool
+from relay.spool.redis_store import RedisSpool
 from relay.spool.sqlite import SqliteSpool
 from tests.contract.spool_fixtures import HEAD, NOW, delivered, folder_of, message, sqlite_options
 
@@ -42,9 +45,12 @@ class Known:
 
 class SpoolMachine(RuleBasedStateMachine):
     durable = False
+    url: Callable[[], str] | None = None
 
     def __init__(self) -> None:
         super().__init__()
+        if self.url:
+            self.address = parse(type(self).url())  # type: ignore[misc]
         self.runner = asyncio.Runner()
         self.folder = Path(tempfile.mkdtemp())
         self.now = NOW
@@ -55,7 +61,9 @@ class SpoolMachine(RuleBasedStateMachine):
         return self.runner.run(work)
 
     async def opened(self) -> Any:
-        spool = SqliteSpool(folder_of(self.folder), **sqlite_options()) if self.durable else MemorySpool()
+        spool: Any = SqliteSpool(folder_of(self.folder), **sqlite_options()) if self.durable else MemorySpool()
+        if self.url:
+            spool = RedisSpool(self.address, folder_of(self.folder))
         await spool.start()
         return spool
 
@@ -227,10 +235,17 @@ class DurableSpoolMachine(SpoolMachine):
 
 
 @pytest.mark.parametrize(
-    ("machine", "examples"), [(SpoolMachine, 40), (DurableSpoolMachine, 25)], ids=["memory", "sqlite"]
+    ("machine", "examples"),
+    [(SpoolMachine, 40), (DurableSpoolMachine, 25), (DurableSpoolMachine, 20)],
+    ids=["memory", "sqlite", "redis"],
 )
-def test_any_history_agrees_with_the_model(machine: type[SpoolMachine], examples: int) -> None:
+def test_any_history_agrees_with_the_model(
+    machine: type[SpoolMachine], examples: int, request: pytest.FixtureRequest, fresh_url: Callable[[], str]
+) -> None:
     from hypothesis.stateful import run_state_machine_as_test
+
+    if request.node.callspec.id == "redis":
+        machine = type("RedisSpoolMachine", (DurableSpoolMachine,), {"url": staticmethod(fresh_url)})
 
     run_state_machine_as_test(
         machine,

@@ -9,17 +9,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.errors import StateUnavailable
 from relay.pools.health import HealthPolicy, NodeHealth, NodeStatus, fault
 from relay.pools.pool import Cap
+from relay.redisdb.address import parse
 from relay.state import Candidate, CapBlock, CountKey, Denied, Permit, PermitRequest, State, Usage
 from relay.state.memory import MemoryState
+from relay.state.redis_store import RedisState
 from relay.state.sqlite import MAX_BLOCK, SqliteState
 from tests.contract.state_fixtures import HAMMER_CAPS, Crew
 
@@ -43,9 +45,51 @@ async def open_sqlite(tmp_path: Path) -> AsyncIterator[Open]:
         await state.close()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def state(request: pytest.FixtureRequest, open_sqlite: Open) -> State:
-    return MemoryState() if request.param == "memory" else await open_sqlite()
+@pytest.fixture
+def redis_url(fresh_url: Callable[[], str]) -> str:
+    return fresh_url()
+
+
+@pytest.fixture
+async def open_redis(redis_url: str) -> AsyncIterator[Open]:
+    """Another door to one shared store at each call."""
+    opened: list[RedisState] = []
+    address = parse(redis_url)
+
+    async def open_one() -> State:
+        opened.append(await RedisState.open(address, server_clock=False, grace_s=0))
+        return opened[-1]
+
+    yield open_one
+    for state in opened:
+        await state.close()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def open_shared(request: pytest.FixtureRequest, open_sqlite: Open, open_redis: Open) -> Open:
+    """Doors to one state that outlives them."""
+    return open_sqlite if request.param == "sqlite" else open_redis
+
+
+class Place(NamedTuple):
+    """A shared state by the name that other processes know it by."""
+
+    name: str
+    open: Open
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, open_sqlite: Open, open_redis: Open, redis_url: str) -> Place:
+    if request.param == "sqlite":
+        return Place(str(tmp_path / "state.db"), open_sqlite)
+    return Place(redis_url, open_redis)
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+async def state(request: pytest.FixtureRequest, open_sqlite: Open, open_redis: Open) -> State:
+    if request.param == "memory":
+        return MemoryState()
+    return await (open_sqlite if request.param == "sqlite" else open_redis)()
 
 
 def candidate(key: str, *caps: tuple[float, int]) -> Candidate:
@@ -320,7 +364,12 @@ async def test_a_request_for_nobody_or_from_nobody_is_a_bug(state: State) -> Non
 
 KEYS = ("node:a", "node:b", "bridge:c")
 CAPS = st.lists(
-    st.builds(Cap, window_s=st.sampled_from([1.0, 60.0, HOUR]), limit=st.integers(0, 12), spread=st.booleans()),
+    st.builds(
+        Cap,
+        window_s=st.sampled_from([1.0, 60.0, HOUR]),
+        limit=st.integers(0, 12) | st.just(5000),
+        spread=st.booleans(),
+    ),
     max_size=3,
     unique_by=lambda cap: cap.window_s,
 ).map(tuple)
@@ -330,7 +379,7 @@ STEPS = st.tuples(
     st.integers(1, 3),
     st.integers(1, 15),
     st.integers(1, 15),
-    st.sampled_from(["refund", "reopen", "-", "-"]),
+    st.sampled_from(["refund", "reopen", "twice", "-"]),
 )
 
 
@@ -340,30 +389,40 @@ def test_the_file_and_the_memory_answer_alike(
     tmp_path_factory: pytest.TempPathFactory, caps: tuple[tuple[Cap, ...], ...], steps: list[Any]
 ) -> None:
     path = tmp_path_factory.mktemp("alike") / "state.db"
+    asyncio.run(compare(lambda: SqliteState.open(path), caps, steps))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(caps=st.tuples(CAPS, CAPS, CAPS), steps=st.lists(STEPS, min_size=1, max_size=25))
+def test_the_scripts_of_the_server_and_the_memory_answer_alike(
+    fresh_url: Callable[[], str], caps: tuple[tuple[Cap, ...], ...], steps: list[Any]
+) -> None:
+    address = parse(fresh_url())
+    asyncio.run(compare(lambda: RedisState.open(address, server_clock=False, grace_s=0), caps, steps))
+
+
+async def compare(open_other: Open, caps: tuple[tuple[Cap, ...], ...], steps: list[Any]) -> None:
     everyone = [Candidate(key, its) for key, its in zip(KEYS, caps, strict=True)]
     by_key = {one.key: one for one in everyone}
-
-    async def compare() -> None:
-        memory, file = MemoryState(), await SqliteState.open(path)
-        now = NOW
-        try:
-            for step, order, number, cost, least, then in steps:
-                now += step
-                candidates = tuple(by_key[key] for key in order[:number])
-                requests = [PermitRequest(candidates, cost, least)]
-                expected = await memory.reserve(requests, now=now)
-                assert await file.reserve(requests, now=now) == expected
-                if then == "refund" and isinstance(permit := expected[0], Permit):
-                    await memory.refund([(permit, permit.granted)])
-                    await file.refund([(permit, permit.granted)])
-                if then == "reopen":
-                    await file.close()
-                    file = await SqliteState.open(path)
-                assert await file.usage(everyone, now=now) == await memory.usage(everyone, now=now)
-        finally:
-            await file.close()
-
-    asyncio.run(compare())
+    memory, other = MemoryState(), await open_other()
+    now = NOW
+    try:
+        for step, order, number, cost, least, then in steps:
+            now += step
+            candidates = tuple(by_key[key] for key in order[:number])
+            ahead = 20 if then == "twice" else 0
+            requests = [PermitRequest(candidates, cost, least, ahead)] * (2 if then == "twice" else 1)
+            expected = await memory.reserve(requests, now=now)
+            assert await other.reserve(requests, now=now) == expected
+            if then == "refund" and isinstance(permit := expected[0], Permit):
+                await memory.refund([(permit, permit.granted)])
+                await other.refund([(permit, permit.granted)])
+            if then == "reopen":
+                await other.close()
+                other = await open_other()
+            assert await other.usage(everyone, now=now) == await memory.usage(everyone, now=now)
+    finally:
+        await other.close()
 
 
 # Turns
@@ -376,8 +435,8 @@ async def test_turns_follow_each_other(state: State) -> None:
     assert taken == sorted(taken)
 
 
-async def test_at_a_low_rate_no_turn_is_skipped(open_sqlite: Open) -> None:
-    one, other = await open_sqlite(), await open_sqlite()
+async def test_at_a_low_rate_no_turn_is_skipped(open_shared: Open) -> None:
+    one, other = await open_shared(), await open_shared()
     taken = []
     for door in (one, other, other, one, one, other):
         taken.append(await door.turns("pool", 1))
@@ -460,9 +519,9 @@ async def test_counts_add_up_by_key(state: State) -> None:
 # Durable and shared
 
 
-async def test_everything_survives_a_restart(open_sqlite: Open) -> None:
+async def test_everything_survives_a_restart(open_shared: Open) -> None:
     node = Candidate("node:a", (Cap(window_s=HOUR, limit=9), Cap(window_s=60.0, limit=60, spread=True)))
-    state = await open_sqlite()
+    state = await open_shared()
     permit = await take(state, NOW, 6, node)
     turn = await state.turns("pool", 1)
     down = await state.update_health("a", lambda h: fault(h, NOW, "535 refused", HealthPolicy()))
@@ -470,7 +529,7 @@ async def test_everything_survives_a_restart(open_sqlite: Open) -> None:
     assert await state.claim("check:a", owner="one", ttl_s=60, now=NOW)
     await state.count({CountKey("shop", "", "a", "sent"): 3})
     await state.close()
-    state = await open_sqlite()
+    state = await open_shared()
     assert await used(state, NOW, node) == [6, 6]
     denied = await ask(state, NOW, 1, node)
     assert isinstance(denied, Denied)
@@ -484,9 +543,9 @@ async def test_everything_survives_a_restart(open_sqlite: Open) -> None:
     assert await state.counts() == {CountKey("shop", "", "a", "sent"): 3}
 
 
-async def test_two_doors_show_one_truth(open_sqlite: Open) -> None:
+async def test_two_doors_show_one_truth(open_shared: Open) -> None:
     node = candidate("node:a", (HOUR, 10))
-    one, other = await open_sqlite(), await open_sqlite()
+    one, other = await open_shared(), await open_shared()
     for step in range(5):
         await take(one, NOW + step, 1, node)
         await take(other, NOW + step, 1, node)
@@ -496,10 +555,10 @@ async def test_two_doors_show_one_truth(open_sqlite: Open) -> None:
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["all live", "one is killed"])
-async def test_three_processes_together_never_exceed_a_cap(open_sqlite: Open, tmp_path: Path, killed: bool) -> None:
+async def test_three_processes_together_never_exceed_a_cap(place: Place, tmp_path: Path, killed: bool) -> None:
     second, hour = HAMMER_CAPS
-    state = await open_sqlite()
-    crew = Crew("hammer", tmp_path / "state.db", 3, "3")
+    state = await place.open()
+    crew = Crew("hammer", place.name, tmp_path, 3, "3")
     crew.go()
     if killed:
         await asyncio.sleep(0.7)
@@ -519,8 +578,8 @@ async def test_three_processes_together_never_exceed_a_cap(open_sqlite: Open, tm
     assert counted - 2 * (1 + 2 + 3 + 5) * killed <= total <= counted
 
 
-async def test_processes_never_share_a_turn_and_every_node_gets_its_share(tmp_path: Path) -> None:
-    crew = Crew("turns", tmp_path / "state.db", 3, "150")
+async def test_processes_never_share_a_turn_and_every_node_gets_its_share(place: Place, tmp_path: Path) -> None:
+    crew = Crew("turns", place.name, tmp_path, 3, "150")
     crew.go()
     assert await asyncio.to_thread(crew.wait) == [0, 0, 0]
     taken = [int(first) + step for log in crew.lines() for first, count in log for step in range(int(count))]
@@ -531,17 +590,17 @@ async def test_processes_never_share_a_turn_and_every_node_gets_its_share(tmp_pa
     assert max(share) < 0.37
 
 
-async def test_failures_counted_by_two_processes_are_all_kept(open_sqlite: Open, tmp_path: Path) -> None:
-    state = await open_sqlite()
-    crew = Crew("fail", tmp_path / "state.db", 2, "100")
+async def test_failures_counted_by_two_processes_are_all_kept(place: Place, tmp_path: Path) -> None:
+    state = await place.open()
+    crew = Crew("fail", place.name, tmp_path, 2, "100")
     crew.go()
     assert await asyncio.to_thread(crew.wait) == [0, 0]
     assert (await state.health())["a"].failures == 400
     assert await state.health_version() == 400
 
 
-async def test_each_claim_is_won_by_one_process(tmp_path: Path) -> None:
-    crew = Crew("claim", tmp_path / "state.db", 3, "50")
+async def test_each_claim_is_won_by_one_process(place: Place, tmp_path: Path) -> None:
+    crew = Crew("claim", place.name, tmp_path, 3, "50")
     crew.go()
     assert await asyncio.to_thread(crew.wait) == [0, 0, 0]
     won = sorted(line[0] for log in crew.lines() for line in log)

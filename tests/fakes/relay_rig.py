@@ -81,7 +81,7 @@ def config_with(nodes: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         "mtas": [{"id": "mta4", "zone": "us-1"}],
         "listeners": [{"bind": f"{HOST}:0", "tls": "none", "auth_without_tls": True}],
         "retry": {"schedule": ["1s", "2s"], "max_age": "1h"},
-        "health": {"recheck_every": "1s", "recheck_for": "1h"},
+        "health": {"recheck_every": "1s", "recheck_for": "1h", "test_at_start": False},
         "uncertain": {"wait": "2s"},
         "drain": "5s",
         "limits": {"per_address": 500},

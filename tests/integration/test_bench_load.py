@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.client import STRIDE, numbered
 from bench.load import end, listens
 from bench.measure import last_count
 from tests.scenario.harness import free_port, wait_for
@@ -53,6 +55,25 @@ def test_every_message_of_the_source_is_counted(sink: FallbackSink, more: tuple[
     told = json.loads(done.stdout)
     assert told["seconds"] > (0.2 if "--rate" in more else 0)
     assert sink.count() == 50
+
+
+def test_connections_take_turns_with_the_logins() -> None:
+    assert [numbered("app:secret", number) for number in (0, 1, 12)] == ["app:secret", "app1:secret", "app12:secret"]
+    turns = [connection * STRIDE % 10_000 for connection in range(10_000)]
+    assert len(set(turns)) == 10_000
+
+
+def test_the_source_comes_from_the_address_it_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        command = [sys.executable, "-m", "bench.client", "source", "--address", "127.0.0.2"]
+        with subprocess.Popen(
+            [*command, "--port", str(server.getsockname()[1])], cwd=ROOT, stderr=subprocess.DEVNULL
+        ) as source:
+            server.settimeout(30)
+            link, peer = server.accept()
+            link.close()
+            source.wait(30)
+    assert peer[0] == "127.0.0.2"
 
 
 def test_a_refusal_ends_the_source_with_an_error(sink: FallbackSink) -> None:

@@ -47,11 +47,15 @@ def with_bridge(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {**config, "bridges": [config["bridges"][0], {**config["bridges"][1], **changes}]}
 
 
+def asked_for(server: SmtpServer, verb: str) -> bool:
+    return any(line.startswith(verb) for _, line in server.commands)
+
+
 async def test_an_attempt_ends_with_the_node_it_began_with_and_the_next_has_another(tmp_path: Path) -> None:
     async with SmtpServer() as old, SmtpServer() as new, relaying(tmp_path, old) as rig:
         old.at("dot", SLOW)
         await rig.send(CONTENT, "first@b.example")
-        await until(lambda: rig.worker.dispatcher.running)
+        await until(lambda: asked_for(old, "DATA"))
         rig.write(config_with([node(new)]))
         await rig.worker.reload()
         await rig.send(CONTENT, "second@b.example")
@@ -68,7 +72,7 @@ async def test_a_node_whose_options_change_gets_a_new_driver_and_keeps_its_count
         async with relaying(tmp_path, nodes=[before]) as rig:
             old.at("dot", SLOW, times=1)
             await rig.send(CONTENT, "first@b.example")
-            await until(lambda: rig.worker.dispatcher.running)
+            await until(lambda: asked_for(old, "DATA"))
             rig.write(config_with([node(new, "n", caps={"hour": 3})]))
             await rig.worker.reload()
             for name in ("second", "third", "fourth"):

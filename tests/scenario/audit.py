@@ -9,10 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tests.scenario.clients import Ledger
-from tests.scenario.harness import Relay
 from tests.scenario.sink import name_of
 
 SPOOL_ID = re.compile(r"(?i)\bid ([0-9A-HJKMNP-TV-Z]{26})\b")
+
+
+class Events(Protocol):
+    """A `Relay`, or several of them."""
+
+    def events(self, name: str = "") -> list[dict[str, Any]]: ...
 
 
 class Server(Protocol):
@@ -61,7 +66,7 @@ class Audit:
 
 def audit(
     ledger: Ledger,
-    relay: Relay,
+    relay: Events,
     servers: Sequence[Server],
     *,
     waiting: Iterable[dict[str, Any]] = (),

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,6 +17,8 @@ from tests.scenario.sink import Sink
 from tests.scenario.upstream import Upstream
 
 RESULT = "scenario"
+
+P = TypeVar("P")
 
 
 class Scene:
@@ -56,6 +58,15 @@ class Scene:
         self._open.append(relay)
         self._relays.append(relay)
         return relay.start() if start else relay
+
+    def owns(self, program: P) -> P:
+        """A program that ends with the test."""
+        self._open.append(program)
+        return program
+
+    def watches(self, *relays: Relay) -> None:
+        """Relays whose logs are looked at in the end."""
+        self._relays += relays
 
     def excuse(self, pattern: str) -> None:
         """`relay.fault` lines that fit are part of this test."""

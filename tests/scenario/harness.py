@@ -87,6 +87,10 @@ class Relay:
 
     def start(self, *, seconds: float = 30.0) -> Relay:
         self.launch()
+        return self.start_waiting(seconds=seconds)
+
+    def start_waiting(self, *, seconds: float = 30.0) -> Relay:
+        """After `launch`: until it greets."""
         wait_for(self._greets, seconds=seconds, what="the relay's greeting")
         return self
 

@@ -297,7 +297,7 @@ def test_references_to_the_environment_stay(rig: AdminRig, admin: httpx.Client) 
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "says"),
     [
-        ("POST", "nodes", {"name": "Bad Name", "type": "sandbox"}, 422, "sandbox.name"),
+        ("POST", "nodes", {"name": "Bad Name", "type": "sandbox"}, 422, '"where":"name"'),
         ("POST", "nodes", {"name": "x", "type": "nonsense"}, 422, "type"),
         ("POST", "nodes", {"name": "x", "type": "sandbox", "nonsense": 1}, 422, "nonsense"),
         ("POST", "nodes", {"name": "x", "type": "sandbox", "pool": "none"}, 422, "there is no pool"),
@@ -441,3 +441,11 @@ def test_a_paused_node_comes_back_by_itself(admin: httpx.Client) -> None:
     answer = admin.post("/api/v1/nodes/b/pause", json={"reason": "a moment", "for_seconds": 1}).json()
     assert answer["paused_until"] > time.time() - 5
     wait_for(lambda: admin.get("/api/v1/nodes/b").json()["state"]["status"] == "active", what="the end of the pause")
+
+
+def test_options_that_a_driver_cannot_use_fail_the_test_and_nothing_else(rig: AdminRig, admin: httpx.Client) -> None:
+    node = {"name": "x", "type": "elasticemail", "api_key": "schl\u00fcssel-\u2603"}
+    answer = admin.post("/api/v1/nodes/test", json=node)
+    assert answer.status_code in (200, 422), answer.text
+    assert "\u2603" not in answer.text
+    assert not rig.relay.events("relay.fault")

@@ -30,7 +30,8 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AdminRig]:
     rig = AdminRig(tmp_path_factory.mktemp("fuzz"), [], text=CONFIG)
     try:
         yield rig.start()
-        assert not rig.relay.events("relay.fault")
+        faults = {f"{event['where']}: {event['error']}" for event in rig.relay.events("relay.fault")}
+        assert not faults
         assert "Traceback" not in rig.relay.log()
         assert rig.is_up()
         rig.relay.cli("check")  # whatever was asked for, the files are sound

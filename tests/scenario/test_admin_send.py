@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import email
 import hashlib
@@ -13,6 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
+from relay.outcome import Status
+from relay.upstreams import make, options_model
+from relay.upstreams.base import Setting
+from tests.fakes.upstream import outbound
 from tests.scenario.admin_rig import AdminRig
 from tests.scenario.clients import Client
 from tests.scenario.conftest import Scene
@@ -22,6 +27,7 @@ from tests.scenario.sink import Sink
 pytestmark = pytest.mark.scenario
 
 TOKEN = "brg_token-of-the-second-bridge"
+PEER_TOKEN = "brg_token-of-another-relay"
 RAW = b"From: app@acme.example\r\nTo: to@example.net\r\nSubject: raw\r\n\r\n.one\r\n..two\r\nthree\r\n"
 
 
@@ -54,7 +60,9 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sending]:
         "limits": {"day": 5, "recipients": 3, "size": "300kB"},
     }
     app = {"name": "app", "pool": "main", "credentials": [{"username": "app", "password": "app-password"}]}
-    rig = AdminRig(directory, [sink.node()], workers=2, bridges=[app, strict])
+    digest = hashlib.sha256(PEER_TOKEN.encode()).hexdigest()
+    peer = {"name": "peer", "pool": "main", "credentials": [{"username": "peer", "password": f"sha256:{digest}"}]}
+    rig = AdminRig(directory, [sink.node()], workers=2, bridges=[app, strict, peer])
     try:
         yield Sending(rig.start(), sink)
     finally:
@@ -322,3 +330,35 @@ def test_nothing_that_was_answered_202_is_lost_by_kill_9(scene: Scene) -> None:
     finally:
         over.set()
         rig.close()
+
+
+def test_another_relay_hands_its_mail_in(api: Sending) -> None:
+    """The node type `relay` against the real server of its contract: envelope apart from the header, octets whole,
+    a second call with the same key makes no second message, and the test of the node sends nothing."""
+
+    async def hand_over() -> None:
+        options = options_model("relay").model_validate({"url": api.rig.url, "token": PEER_TOKEN})
+        node = make("relay", "other", options, Setting(ehlo="relay.first.example"))
+        head, _, body = RAW.partition(b"\r\n\r\n")
+        message = outbound(
+            "one%x@example.net",
+            '"two, too"@example.net',
+            sender="bounce+x=y@acme.example",
+            head=head + b"\r\n",
+            body=body,
+        )
+        try:
+            probe = await node.probe()
+            assert probe.outcome.status is Status.DELIVERED, probe
+            for _ in range(2):
+                deadline = asyncio.get_running_loop().time() + 30
+                outcomes = await node.deliver(message, deadline=deadline)
+                assert [entry.outcome.status for entry in outcomes] == [Status.DELIVERED] * 2, outcomes
+        finally:
+            await node.close()
+
+    asyncio.run(hand_over())
+    (taken,) = api.taken()
+    assert taken["from"] == "bounce+x=y@acme.example"
+    assert taken["to"] == ["one%x@example.net", '"two, too"@example.net']
+    assert taken["content"].endswith("\r\n\r\n.one\r\n..two\r\nthree\r\n")

@@ -17,6 +17,7 @@ WORKER = {
     "sessions": 2,
     "attempts": 3,
     "history_dropped": 0,
+    "stores": {"state": 0},
     "ledger": {
         "found": 1, "accepted": 9, "delivered": 4, "failed": 1, "expired": 0, "dropped": 1, "withdrawn": 0,
         "pending": 4,

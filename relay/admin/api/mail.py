@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -124,16 +125,16 @@ async def send(
     """Hand in a message with a bridge's login (Basic), or one of its generated tokens alone (Bearer).
 
     JSON, or a message as it is with `message/rfc822`; its envelope is in `X-Relay-Sender` and `X-Relay-Recipients`
-    (separated by commas), or else taken from the header section. 202: it is stored, as after 250 in SMTP.
+    (separated by commas; `%`, `,`, blanks and what is not ASCII percent-encoded), or else taken from the header
+    section. 202: it is stored, as after 250 in SMTP.
     """
     login = _login(request)
     key = check_key(idempotency_key or "")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in _RAW:
-        recipients = [each for part in (x_relay_recipients or "").split(",") if (each := part.strip())]
-        outgoing = await served.sending.from_raw(
-            await request.body(), None if x_relay_sender is None else x_relay_sender.strip("<> "), recipients, key
-        )
+        recipients = [unquote(each) for part in (x_relay_recipients or "").split(",") if (each := part.strip())]
+        sender = None if x_relay_sender is None else unquote(x_relay_sender.strip("<> "))
+        outgoing = await served.sending.from_raw(await request.body(), sender, recipients, key)
     elif kind == "application/json":
         outgoing = await _outgoing(served, await request.json(), shapes.MessageBody, key)
     else:

@@ -16,7 +16,7 @@ import relay
 from relay import metrics
 from relay.admin.api import shapes
 from relay.admin.api.wiring import Admin, Served, Services, StrictRoute, Tagged, Viewer
-from relay.admin.feed import Position, event_row
+from relay.admin.feed import STREAMS, Position, event_row
 from relay.admin.refusals import Refused
 from relay.admin.security.guard import peer_of
 from relay.admin.security.guess import unauthorized
@@ -26,9 +26,6 @@ from relay.history.sqlite import recent
 
 probes = APIRouter(route_class=StrictRoute, tags=["health"])
 router = APIRouter(prefix="/api/v1", route_class=StrictRoute, tags=["observe"])
-
-STREAMS = 50
-"""Streams of events at the same time."""
 
 HEARTBEAT_S = 15.0
 

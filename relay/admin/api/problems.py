@@ -126,6 +126,6 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": HTTPStatus(status).phrase,
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
-    for status in (400, 401, 403, 404, 405, 409, 412, 413, 415, 421, 422, 429, 503)
+    for status in (400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 421, 422, 429, 503)
 }
 """What every path may also answer."""

@@ -17,11 +17,14 @@ from relay.admin.security.guess import unauthorized
 from relay.admin.security.roles import Caller, Role
 from relay.admin.services.bridges import Bridges
 from relay.admin.services.configuration import Configuration
+from relay.admin.services.inbox import Inbox
 from relay.admin.services.issues import Issues
+from relay.admin.services.last_use import LastUse
 from relay.admin.services.nodes import Nodes
 from relay.admin.services.overview import Overview
 from relay.admin.services.pools import Pools
 from relay.admin.services.queue import Queue
+from relay.admin.services.rates import Rates
 from relay.admin.services.sending import Sending
 
 
@@ -37,6 +40,9 @@ class Services:
     bridges: Bridges
     configuration: Configuration
     sending: Sending
+    rates: Rates
+    inbox: Inbox
+    last_use: LastUse
     issues: Issues
 
     @classmethod
@@ -52,6 +58,9 @@ class Services:
             Bridges(context, configuration),
             configuration,
             Sending(context),
+            Rates(context),
+            Inbox(context),
+            LastUse(context),
             Issues(context),
         )
 

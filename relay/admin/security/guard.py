@@ -52,12 +52,18 @@ OPEN_BELOW = ("/static/",)
 BODY_LIMIT = 1024 * 1024
 """Octets of a request's body; some paths take more."""
 
+BODY_PAUSE_S = 30.0
+"""A body of which nothing more comes for so long is given up."""
+
+LARGE_AT_ONCE = 16
+"""Bodies above `BODY_LIMIT` that are in memory at the same time."""
+
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with none at all, browsers send forms of ours with `Origin: null`
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -84,6 +90,7 @@ class Guard:
         self._access = access
         self._hosts = hosts
         self._limit_of = limit_of
+        self._large = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -109,19 +116,34 @@ class Guard:
         await self._pass_on(scope, receive, secured, limit)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
-        taken = 0
+        taken, complete, is_large = 0, False, False
 
         async def counted() -> Message:
-            nonlocal taken
-            message = await receive()
+            nonlocal taken, complete, is_large
+            if complete:
+                return await receive()  # waits for the end of the connection, as long as an answer is streamed
+            try:
+                async with asyncio.timeout(BODY_PAUSE_S):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, "the body did not come", headers={"Connection": "close"}) from None
             if message["type"] == "http.request":
+                complete = not message.get("more_body", False)
                 taken += len(message.get("body", b""))
                 if taken > limit:
                     refused = _too_large(limit)
                     raise HTTPException(refused.status, refused.detail, headers=refused.headers)
+                if taken > BODY_LIMIT and not is_large:
+                    if self._large >= LARGE_AT_ONCE:
+                        raise HTTPException(503, "too many large bodies at once", headers={"Retry-After": "5"})
+                    self._large += 1
+                    is_large = True
             return message
 
-        await self._app(scope, counted, send)
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            self._large -= is_large
 
     def _check_host(self, headers: Headers) -> None:
         """A page elsewhere whose name was made to point here must not be taken for one of ours."""

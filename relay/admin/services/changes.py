@@ -38,11 +38,13 @@ def unmasked(body: Mapping[str, Any], current: BaseModel | None) -> dict[str, An
     """The body with the secrets that are there in the place of their masks. Raises Refused 422 where there is none."""
     result: dict[str, Any] = {}
     for key, value in body.items():
+        known = None if current is None else getattr(current, _attribute(current, key), None)
         if value == MASK:
-            secret = None if current is None else getattr(current, _attribute(current, key), None)
-            if not isinstance(secret, SecretStr):
+            if not isinstance(known, SecretStr):
                 raise Refused(422, f"{key}: {MASK} stands for the secret that is there, and there is none")
-            result[key] = secret.get_secret_value()
+            result[key] = known.get_secret_value()
+        elif isinstance(value, Mapping):
+            result[key] = unmasked(value, known if isinstance(known, BaseModel) else None)
         else:
             result[key] = value
     return result
@@ -66,6 +68,9 @@ def difference(body: Mapping[str, Any], wanted: BaseModel, current: BaseModel, *
         is_written = name in current.model_fields_set
         if value == MASK or (is_written and _same(getattr(wanted, name), getattr(current, name, None))):
             continue
+        if isinstance(value, Mapping) and MASK in value.values():
+            # Its keys are written together, and what stands in the file for the secret is not known here.
+            raise Refused(422, f"{key}: to change it, give its secrets anew instead of {MASK}")
         write[key] = value
     fields = type(current).model_fields
     written = {fields[name].alias or name for name in current.model_fields_set}

@@ -21,7 +21,7 @@ from relay.config import Config, values
 from relay.config.change import Draft
 from relay.config.load import Loaded
 from relay.config.models.traffic import AnyNode, NodeModel, node_options, node_type
-from relay.errors import RelayError, UpstreamError
+from relay.errors import RelayError
 from relay.outcome import Status
 from relay.router.disposition import describe
 from relay.upstreams import KINDS, make
@@ -71,22 +71,23 @@ class Nodes:
         return await self._probe(read(NODE, unmasked(body, current)))
 
     async def _probe(self, node: Any) -> Row:
+        """The test of a node that the running relay does not have. Whatever its options do to a driver: it failed."""
         config = self._context.current.config
         name = node.name
         try:
             driver = make(node_type(node), name, node_options(node), Setting(ehlo=values_hostname(config)))
-        except UpstreamError as error:
-            return {"name": name, "ok": False, "answer": str(error), "steps": []}
-        try:
-            async with asyncio.timeout(TEST_S):
-                probe = await driver.probe()
+            try:
+                async with asyncio.timeout(TEST_S):
+                    return _tested(name, await driver.probe())
+            finally:
+                await driver.close()
         except TimeoutError:
-            return {"name": name, "ok": False, "answer": f"no result within {TEST_S:.0f} s", "steps": []}
+            answer = f"no result within {TEST_S:.0f} s"
         except (RelayError, OSError) as error:
-            return {"name": name, "ok": False, "answer": str(error), "steps": []}
-        finally:
-            await driver.close()
-        return _tested(name, probe)
+            answer = str(error)
+        except Exception as error:  # its text may hold what it could not use, a secret for example
+            answer = f"the driver cannot use these options ({type(error).__name__})"
+        return {"name": name, "ok": False, "answer": answer, "steps": []}
 
     # Changing
 

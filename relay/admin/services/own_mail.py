@@ -50,7 +50,7 @@ class OwnMail:
             "long_lines": content.long_lines,
         }
         try:
-            answer = await self._workers.any("submit", peer="127.0.0.1", on_behalf=bridge, messages=[message])
+            answer = await self._workers.any("submit", peer="127.0.0.1", bridge=bridge, messages=[message])
         except ControlError as error:
             return Told(False, str(error))
         if not answer["bridge"]:

@@ -19,6 +19,7 @@ import orjson
 
 from relay.admin.context import Context
 from relay.admin.refusals import Refused
+from relay.admin.security.roles import Caller
 from relay.admin.services.compose import Canonical, Unfit, canonical, compose
 from relay.admin.services.envelope_of import envelope_of
 from relay.config import Config
@@ -38,11 +39,12 @@ _KEY = re.compile(r"[!-~]{1,120}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
-    """`token` alone, or username and password."""
+    """`token` alone, or username and password; `bridge` for an operator's test message, without a login."""
 
     username: str = ""
     password: str = ""
     token: str = ""
+    bridge: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,7 @@ class Sending:
             try:
                 answer = await self._context.workers.any(
                     "submit", peer=peer, messages=messages, username=login.username, password=login.password,
-                    token=login.token,
+                    token=login.token, bridge=login.bridge,
                 )  # fmt: skip
             except ControlError as error:
                 raise Refused(
@@ -98,6 +100,16 @@ class Sending:
         return [
             outgoing.refusal if outgoing.refusal is not None else _result(next(results), outgoing) for outgoing in batch
         ]
+
+    async def test(self, caller: Caller, bridge: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a message as if a client of the bridge had: same rules, limits and queue. Raises Refused."""
+        outgoing = await self.from_json(fields, "")
+        if outgoing.refusal is not None:
+            raise outgoing.refusal
+        result = await self.one(Login(bridge=bridge), caller.peer, outgoing)
+        told = {"id": result["id"], "sender": outgoing.sender, "recipients": list(outgoing.recipients)}
+        await self._context.audit.note(caller, "message.test", bridge, after=told)
+        return result
 
     async def from_json(self, fields: Mapping[str, Any], key: str) -> Outgoing:
         return await asyncio.to_thread(_from_json, fields, key, self._context.current.config)

@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import html
-from collections.abc import Mapping
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import RedirectResponse, Response
 from starlette.datastructures import FormData
 
-from relay.admin.api.wiring import Served, StrictRoute
+from relay.admin.api.wiring import Served
 from relay.admin.security.guard import COOKIE, CSRF_FIELD, check_csrf, check_origin, peer_of
 from relay.admin.security.guess import unauthorized
 from relay.admin.security.roles import Caller
+from relay.admin.web.render import page
 
-router = APIRouter(route_class=StrictRoute, include_in_schema=False)
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Log in - relay</title></head>
-<body><main><h1>relay</h1>{said}
-<form method="post" action="/login">
-<p><label for="token">Token</label><br>
-<input id="token" name="token" type="password" size="50" required autofocus autocomplete="current-password"></p>
-<p><button>Log in</button></p>
-</form>
-<p>Tokens are made with <code>relay token add</code>.</p></main></body></html>
-"""
+router = APIRouter(include_in_schema=False)
 
 FORM_OCTETS = 4096
 
 
-def _page(said: str = "", status: int = 200, headers: Mapping[str, str] | None = None) -> HTMLResponse:
-    text = f'<p role="alert">{html.escape(said)}</p>' if said else ""
-    return HTMLResponse(_PAGE.format(said=text), status_code=status, headers=dict(headers or {}))
-
-
 @router.get("/login")
-async def form() -> Response:
-    return _page()
+async def form(request: Request) -> Response:
+    return page(request, "login.html", fault="")
 
 
 @router.post("/login")
@@ -55,15 +37,17 @@ async def log_in(request: Request, served: Served) -> Response:
         caller = await asyncio.to_thread(access.by_token, token.strip(), peer=peer)
     if caller is None:
         refused = served.context.guesses.wrong(peer)
-        return _page(f"{refused.detail[0].upper()}{refused.detail[1:]}.", refused.status, refused.headers)
+        answer = page(request, "login.html", fault=refused.detail, status=refused.status)
+        answer.headers.update(refused.headers)
+        return answer
     admin = served.context.current.config.admin
     lasts_s = admin.session if admin is not None else 3600.0
     session = await asyncio.to_thread(access.open_session, caller, lasts_s)
-    answer = RedirectResponse("/", status_code=303)
-    answer.set_cookie(
+    redirect = RedirectResponse("/", status_code=303)
+    redirect.set_cookie(
         COOKIE, session, max_age=int(lasts_s), httponly=True, samesite="strict", secure=request.url.scheme == "https"
     )
-    return answer
+    return redirect
 
 
 @router.post("/logout")
@@ -78,19 +62,6 @@ async def log_out(request: Request, served: Served) -> Response:
     answer = RedirectResponse("/login", status_code=303)
     answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
     return answer
-
-
-@router.get("/")
-async def home(request: Request) -> Response:
-    """Until there are pages: who is logged in, and where the API is described."""
-    caller: Caller = request.scope["state"]["caller"]
-    return HTMLResponse(
-        "<!doctype html><html lang=en><meta charset=utf-8><title>relay</title>"
-        f"<main><h1>relay</h1><p>Logged in as {html.escape(caller.name)} ({caller.role}).</p>"
-        '<p><a href="/openapi.json">The API</a></p>'
-        f'<form method="post" action="/logout"><input type="hidden" name="{CSRF_FIELD}" '
-        f'value="{html.escape(caller.csrf)}"><button>Log out</button></form></main></html>'
-    )
 
 
 async def _form(request: Request) -> FormData:

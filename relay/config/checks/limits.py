@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from relay.config.models import Config
 from relay.config.places import Report
+from relay.redisdb.address import is_shared
 
 
 def check_limits(config: Config, report: Report) -> None:
@@ -33,7 +34,7 @@ def _check_retry(config: Config, report: Report) -> None:
 
 def _check_store(config: Config, report: Report) -> None:
     spool, state = config.store.spool, config.store.state
-    if spool.startswith("redis") and not state.startswith("redis"):
+    if is_shared(spool) and not is_shared(state):
         what = "messages are shared but caps and health are not: caps would be exceeded by every replica"
         report.fault(("store",), what, "give `state` a redis:// URL too")
     if "memory:" in (spool, state):

@@ -209,6 +209,8 @@ class StoreModel(Options):
     """Messages: `sqlite:FOLDER`, or `redis://…`."""
     state: StoreUrl = Field(default="sqlite:var/relay", repr=False)
     """Caps, health, rotation: `sqlite:FOLDER`, or `redis://…` for one truth over several machines."""
+    folder: FilePath = "var/relay"
+    """Where a relay with a shared spool keeps what is its own: control sockets, history, large bodies on their way."""
 
 
 def _store(value: object) -> object:

@@ -10,13 +10,15 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 
 from relay.domains import a_labels
 from relay.fields import Count, Flag, HeaderName, HeaderValue, Interpolated, Options
+from relay.redisdb.address import is_shared
+from relay.redisdb.address import parse as parse_shared
 from relay.units import Size
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,62}$"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _LOCAL_PART = re.compile(r"[^\s@\x00-\x20\x7f\"(),:;<>\[\\\]]{1,64}")
 _DOMAIN = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_SPOOL_URL = re.compile(r"sqlite:[^\0?#]+|memory:|rediss?://[^\s]+")
+_LOCAL_STORE = re.compile(r"sqlite:[^\0?#]+|memory:")
 
 RESERVED_HEADERS = frozenset(
     {"from", "sender", "to", "cc", "bcc", "reply-to", "subject", "date", "message-id", "in-reply-to", "references"}
@@ -117,7 +119,9 @@ def _bind(value: object) -> Address:
 
 
 def _store_url(text: str) -> str:
-    if not _SPOOL_URL.fullmatch(text):
+    if is_shared(text):
+        parse_shared(text)
+    elif not _LOCAL_STORE.fullmatch(text):
         raise ValueError("not a store; write sqlite:FOLDER, redis://HOST:PORT/N, rediss://… or memory: (loses mail)")
     return text
 

@@ -85,14 +85,15 @@ async def test_ids_that_share_a_row_key_have_stories_of_their_own(history: AnyHi
     assert await history.story(first) == [event(first, at=1.0)]
 
 
-async def test_the_sink_keeps_events_of_messages_only(history: AnyHistory) -> None:
+async def test_the_sink_keeps_events_of_messages_and_nodes_and_not_those_of_sessions(history: AnyHistory) -> None:
     events = Events([HistorySink(history)], Clock())
     mine = ids.next()
     events.message_accepted(mine, bridge="shop")
     events.node_paused(node="n1", pool="p", by="ann", reason="", until=0.0)
+    events.message_rejected(session="s", bridge="shop", peer="192.0.2.1", stage="rcpt", reply="501 5.1.3 Malformed")
     events.message_held(mine, until=5.0, why=["over the cap"])
     assert [told.name for told in await history.story(mine)] == ["message.accepted", "route.held"]
-    assert len(await history.recent(10)) == 2
+    assert [told.name for told in await history.recent(10)] == ["route.held", "node.paused", "message.accepted"]
 
 
 async def test_recent_events_come_newest_first_and_filtered(history: AnyHistory) -> None:

@@ -1,6 +1,6 @@
 """Stores and works on messages until it is killed; every promise is in the ledger before the next step.
 
-Usage: storing_child.py FOLDER LEDGER. Ledger lines: `stored ID`, `progress ID COUNT`, `gone ID`.
+Usage: storing_child.py FOLDER LEDGER. Ledger lines: `life` at each start, `stored ID`, `progress ID COUNT`, `gone ID`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ async def main(folder: Path, ledger_path: Path) -> None:
     def promise(line: str) -> None:
         os.write(ledger, f"{line}\n".encode())
         os.fsync(ledger)
+
+    promise("life")
 
     async def client(number: int) -> None:
         while True:
