@@ -56,7 +56,7 @@ interop: $(STAMP)
 	@tests/interop/install
 
 test: check interop
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
