@@ -213,14 +213,14 @@ async def test_odd_content_passes_untouched_or_is_refused_whole(tmp_path: Path) 
     async with SmtpServer() as sink, relaying(tmp_path, sink, line_endings="reject") as rig:
         slowest = 0.0
         for number, (name, (content, _)) in enumerate(PASSES.items()):
-            began = time.process_time()
+            began = time.thread_time()
             reply = await rig.send(content, "a@b.example", f"n{number}@d.example")
-            slowest = max(slowest, time.process_time() - began)
+            slowest = max(slowest, time.thread_time() - began)
             assert reply.startswith("250"), (name, reply)
         for name, (content, expected) in REFUSED.items():
-            began = time.process_time()
+            began = time.thread_time()
             reply = await rig.send(content)
-            slowest = max(slowest, time.process_time() - began)
+            slowest = max(slowest, time.thread_time() - began)
             assert reply.startswith(expected), (name, reply)
         await rig.settled()
         assert len(sink.messages) == len(PASSES)

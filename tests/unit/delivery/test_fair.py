@@ -242,13 +242,13 @@ def test_closing_and_opening_costs_the_same_however_many_wait():
         queue = FairQueue(lambda _: 1)
         for n in range(bridges):
             put(queue, lease(f"{n:05}", f"b{n}"))
-        began = time.process_time()
+        began = time.thread_time()
         for _ in range(300):
             queue.close_gate("g", until=float("inf"))
             queue.pop(0.0)
             queue.open_gate("g")
             queue.push(queue.pop(0.0))
-        return time.process_time() - began
+        return time.thread_time() - began
 
     assert busy(10_000) < 20 * busy(10) + 0.05
 

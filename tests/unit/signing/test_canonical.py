@@ -60,9 +60,9 @@ def test_known_bodies(body, relaxed, simple):
 @pytest.mark.parametrize("piece", [b"\r\n" * 500_000, b" " * 1_000_000, b" \r\n" * 300_000, b"\r" * 1_000_000])
 def test_hostile_bodies_take_linear_time_and_no_memory_between_pieces(piece):
     state = BodyHash("relaxed")
-    started = time.process_time()
+    started = time.thread_time()
     for _ in range(4):
         state.update(piece)
         assert len(state._held) <= 2
     state.digest()
-    assert time.process_time() - started < 2
+    assert time.thread_time() - started < 2
