@@ -103,6 +103,9 @@ class HealthKeeper:
             return
         now = self._clock()
         known = await self._state.health()
+        for node in known.keys() & set(nodes):
+            # What another worker wrote just now must be known here before the next message, not at the next tick.
+            self._router.learn_health(node, known[node])
         new = [node for node in nodes if node not in known]
         await asyncio.gather(*(self._change(node, lambda h: machine.begin(h, now, self._policy)) for node in new))
         self._untested |= {node for node in nodes if machine.is_untested(self._router.health_of(node))}
@@ -227,7 +230,7 @@ class HealthKeeper:
             self._events.fault(where="state", error=f"health of node {node} is kept in this worker only: {error}")
             seen = self._router.health_of(node)
             after = change(seen)
-        if after != seen:
+        if after != self._router.health_of(node):  # because of this change, or of another worker's before it
             self._router.learn_health(node, after)
             self._on_change()
         return seen, after
@@ -257,14 +260,16 @@ class HealthKeeper:
         await asyncio.sleep(pause_s)
 
     async def _check_at_start(self, node: str) -> float:
-        """Once in a start of the relay, by one of its workers, whatever was known of the node."""
+        """Once in a start of the relay, by one of its workers, whatever was known of the node. A worker that comes
+        late finds the result of a first test, and must not take it for something known from before."""
+        claim = f"start:{self._start}:{node}"
+        if not await self._state.claim(claim, owner=self._owner, ttl_s=START_TTL_S, now=self._clock()):
+            return 0.0
         health, now = self._router.health_of(node), self._clock()
         if machine.is_check_due(health, now):
             return await self._check(node)
         if machine.is_start_test_due(health, now):
-            claim = f"start:{self._start}:{node}"
-            if await self._state.claim(claim, owner=self._owner, ttl_s=START_TTL_S, now=now):
-                await self._judge(node, await self._probe(node))
+            await self._judge(node, await self._probe(node))
         return 0.0
 
     async def _check(self, node: str) -> float:

@@ -104,6 +104,42 @@ async def test_a_paused_node_is_left_alone():
 
 
 @pytest.mark.parametrize("before", ["new", "known"])
+async def test_a_worker_that_comes_late_does_not_test_again(before):
+    state = FaultyState()
+    if before == "known":
+        await known(state, "n1")
+    early = Rig(pools=ONE, state=state, owner="w1", start_mark="s1")
+    async with early:
+        early.nodes["n1"].well = DOWN
+        await asyncio.sleep(2)
+        assert early.nodes["n1"].probes == 1
+        late = Rig(pools=ONE, state=state, owner="w2", start_mark="s1")
+        async with late:
+            await asyncio.sleep(2)
+            assert late.nodes["n1"].probes == 0
+            assert health(late).status is NodeStatus.INACTIVE
+
+
+@pytest.mark.parametrize("others", ["wrote before", "write meanwhile"])
+async def test_what_another_worker_found_out_is_known_before_the_first_message(others):
+    state = FaultyState()
+    rig = Rig(pools=ONE, state=state, start_mark="s1", running=False)
+    if others == "wrote before":
+        await state.update_health("n1", lambda h: machine.begin(h, 1.0, HealthPolicy()))
+    else:
+        read = state.health
+
+        async def overtaken() -> Any:
+            seen = dict(await read())
+            await state.update_health("n1", lambda h: machine.begin(h, 1.0, HealthPolicy()))
+            return seen
+
+        state.health = overtaken
+    await rig.keeper.prepare(["n1"])
+    assert machine.is_available(health(rig), rig.clock()) == "waits for its first test"
+
+
+@pytest.mark.parametrize("before", ["new", "known"])
 async def test_of_three_workers_one_tests_a_node_and_all_see_it(before):
     state = FaultyState()
     if before == "known":
