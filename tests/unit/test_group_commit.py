@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from relay import group_commit
 from relay.group_commit import SWITCH_S, Batch, GroupCommit, Statement, StoreBusy, StoreFailed, StoreFull
 
 
@@ -97,6 +99,43 @@ async def test_groups_form_while_a_commit_runs(store: GroupCommit, gate: Gate) -
     gate.open.set()
     assert await asyncio.gather(first, *rest) == list(range(100))
     assert gate.commits == 2
+
+
+async def large_group(store: GroupCommit, gate: Gate, first: int) -> None:
+    """After it the store expects company."""
+    gate.open.clear()
+    blocked = asyncio.ensure_future(store.run(insert(first)))
+    await until_entered(gate)
+    others = [asyncio.ensure_future(store.run(insert(first + n))) for n in range(1, 6)]
+    await asyncio.sleep(0)
+    gate.open.set()
+    await asyncio.gather(blocked, *others)
+
+
+async def test_a_group_grows_while_the_loop_is_busy(
+    store: GroupCommit, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "GATHER_MOST_S", 5.0)
+    store._loop_used_s = itertools.count(0.0).__next__
+    await large_group(store, gate, 1)
+    before = gate.commits
+    early = asyncio.ensure_future(store.run(insert(20)))
+    await asyncio.sleep(0.05)
+    assert not early.done()
+    late = asyncio.ensure_future(store.run(insert(21)))
+    await asyncio.sleep(0)
+    store._loop_used_s = lambda: 1e9  # stands still from now on: idle
+    await asyncio.gather(early, late)
+    assert gate.commits == before + 1
+
+
+async def test_a_group_does_not_wait_for_an_idle_loop(
+    store: GroupCommit, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "GATHER_MOST_S", 3600.0)
+    await large_group(store, gate, 1)
+    async with asyncio.timeout(60):
+        assert await store.run(insert(20)) == 20
 
 
 async def test_groups_are_bounded_by_count_and_by_size(tmp_path: Path, gate: Gate) -> None:
