@@ -3,7 +3,7 @@
 One method for each event; its name is the constant operators grep for, its data are key-values. The events of a
 message, in order, are its story: `relay explain ID` prints them. No event ever carries content or secrets.
 
-Levels: info = mail moved, warning = someone may want to look, error = we are wrong. A refused client is not an error.
+Levels: debug = told by another event in short, info = mail moved, warning = someone may want to look, error = we are wrong. A refused client is not an error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from relay.values import thawed
 
-INFO, WARNING, ERROR = "info", "warning", "error"
+DEBUG, INFO, WARNING, ERROR = "debug", "info", "warning", "error"
 
 
 @thawed
@@ -50,7 +50,8 @@ class Events:
     # Sessions
 
     def session_authenticated(self, *, session: str, bridge: str, peer: str, mechanism: str) -> None:
-        self._tell("session.authenticated", session=session, bridge=bridge, peer=peer, mechanism=mechanism)
+        """Not for the usual log: `session.ended` names the login of every session that used one."""
+        self._tell("session.authenticated", DEBUG, session=session, bridge=bridge, peer=peer, mechanism=mechanism)
 
     def session_auth_failed(self, *, session: str, username: str, peer: str, mechanism: str, why: str) -> None:
         self._tell(

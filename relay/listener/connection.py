@@ -290,13 +290,18 @@ class Connection(SMTP):
     # Timer
 
     def _enter(self, phase: Phase, timeout: float) -> None:
-        """Now in `phase`, for `timeout` seconds at most."""
+        """Now in `phase`, for `timeout` seconds at most.
+
+        A timer that fires too early looks and is set anew; so it is set for the shortest usual wait from the start,
+        and a short session needs one.
+        """
+        now = self.loop.time()
         self._phase = phase
-        self._deadline = deadline = self.loop.time() + timeout
+        self._deadline = deadline = now + timeout
         if deadline < self._timer_at or self._session_end < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
-            self._set_timer(min(deadline, self._session_end))
+            self._set_timer(min(deadline, self._session_end, now + self.service.options.data_window))
 
     def _set_timer(self, when: float) -> None:
         self._timer_at = when
@@ -381,11 +386,12 @@ class Connection(SMTP):
             service.counters.give_back(self._bridge_counted)
         if self.why:
             service.refuse(session=session.id, peer=session.address, why=self.why)
-        if self.accepted or self.rejected or self.why or session.auth_failures:
+        if self.accepted or self.rejected or self.why or session.authenticated or session.auth_failures:
             service.events.session_ended(
                 session=session.id,
                 peer=session.address,
                 bridge=session.bridge.name if session.bridge else "",
+                username=session.username,
                 helo=session.host_name or "",
                 tls=session.tls,
                 accepted=self.accepted,

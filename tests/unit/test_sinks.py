@@ -56,7 +56,7 @@ def tell_everything(events: Events, words: str = "words") -> int:
 
 
 def log_to(kept: Kept) -> Log:
-    return Log(Lines(as_json=True), kept, level="info", clock=lambda: 0.0)
+    return Log(Lines(as_json=True), kept, level="debug", clock=lambda: 0.0)
 
 
 def test_an_event_becomes_a_line_with_its_own_time_level_and_id():
