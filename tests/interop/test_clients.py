@@ -87,6 +87,7 @@ def test_a_client_that_does_not_know_the_authority_gives_no_password(passage: Pa
     """The clients of these tests really check the certificate: with another authority they stop before AUTH."""
     stranger = tmp_path / "stranger.pem"
     trustme.CA().cert_pem.write_to_path(stranger)
+
     def logins() -> int:
         return sum(bool(event["username"]) for event in passage.gateway.relay.events("session.ended"))
 
