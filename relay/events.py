@@ -3,7 +3,8 @@
 One method for each event; its name is the constant operators grep for, its data are key-values. The events of a
 message, in order, are its story: `relay explain ID` prints them. No event ever carries content or secrets.
 
-Levels: debug = told by another event in short, info = mail moved, warning = someone may want to look, error = we are wrong. A refused client is not an error.
+Levels: debug = another event tells it in short, info = mail moved, warning = someone may want to look, error = we are
+wrong. A refused client is not an error.
 """
 
 from __future__ import annotations
